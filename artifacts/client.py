@@ -18,12 +18,12 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.finding.compare import Comparison, compare
 from artifacts.manifest import MANIFEST, VERSION, Manifest
-from artifacts.progress import Progress
 from artifacts.pull import pulled
 from artifacts.pull.pull_lease import pulling
 from artifacts.pull.pulled import Parcel, verify_pulled
@@ -41,13 +41,15 @@ from artifacts.registry.registry import (
     VersionRecord,
     open_registry,
 )
-from artifacts.store.local import LocalStore, open_store
-from artifacts.store.opening import DEFAULT_STORE
+from artifacts.store.opening import DEFAULT_STORE, open_store
 from artifacts.trust import papers
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature, require_signed
 from artifacts.version import parse_reference
 from recipes.regular import is_directory
+
+if TYPE_CHECKING:
+    from artifacts.store.local import LocalStore
 
 __all__ = ["Client", "verify_pulled"]
 

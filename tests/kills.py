@@ -25,7 +25,8 @@ from pathlib import Path
 import psutil
 
 from artifacts.client import Client
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.survey import survey
 from tests.artifacts.sweeping import age, collect
 from tests.main_job import write_recipe

@@ -13,6 +13,8 @@ import pytest
 from tests.pipeline.export import published
 from tests.pipeline.plans import recipe_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("artifacts", "calibration", "pipeline", "recipes")
 TOYS = ROOT / "tests" / "pipeline"

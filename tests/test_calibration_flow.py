@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize

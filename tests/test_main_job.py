@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.client import Client
 from artifacts.manifest import RESERVED
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from tests.callables import Cli
 from tests.jobs import build_tuned
 from tests.main_job import DEMO, write_recipe

@@ -20,7 +20,7 @@ import pytest
 
 from artifacts import digest
 from artifacts.client import Client
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from artifacts.trust import bundle
 from pipeline.cli.boundary import report
 from pipeline.cli.main import enginery

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from artifacts.registry.policy import parse_policy
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from artifacts.trust import bundle, signing
 from calibration.errors import DataError
 from pipeline.cli.boundary import report

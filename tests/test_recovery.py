@@ -17,7 +17,7 @@ import pytest
 
 from artifacts.client import Client
 from artifacts.errors import StoreUnusable
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.errors import BuildFailed
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize

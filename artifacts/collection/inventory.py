@@ -13,8 +13,8 @@ from typing import Any
 
 from artifacts import digest
 from artifacts.address import is_address, is_same, key_of
+from artifacts.byte_progress import ItemProgress
 from artifacts.manifest import MANIFEST
-from artifacts.progress import ItemProgress
 from artifacts.registry.retention import RetainedVersion
 from artifacts.store import scratch
 

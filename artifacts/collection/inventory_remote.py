@@ -9,10 +9,10 @@ from datetime import datetime
 
 from obstore.store import ObjectStore
 
+from artifacts.byte_progress import ItemProgress
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, inputs_of, params_of
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Manifest, read_manifest
-from artifacts.progress import ItemProgress
 from artifacts.store.objects import Meta, list_objects, read
 from artifacts.store.remote.remote_layout import MANIFESTS, QUARANTINE
 

@@ -9,11 +9,11 @@ from typing import Protocol
 
 from obstore.store import ObjectStore
 
+from artifacts.byte_progress import ItemProgress
 from artifacts.collection import inventory
 from artifacts.collection.inventory import Inventory
 from artifacts.collection.inventory_remote import Reader
 from artifacts.collection.marking import Plan
-from artifacts.progress import ItemProgress
 from artifacts.store import lock, objects, reserve, scratch
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.lease import Lease

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
+from artifacts.byte_progress import ItemProgress
 from artifacts.collection import marking, registries
 from artifacts.collection.inventory import Inventory
 from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace, Place
 from artifacts.errors import NotFound, StoreUnusable
 from artifacts.manifest import unseal
-from artifacts.progress import ItemProgress
 from artifacts.registry import log, publishing, retention
 from artifacts.registry.database import Database
 from artifacts.registry.publishing import Binding

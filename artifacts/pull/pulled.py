@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from artifacts import digest
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
-from artifacts.progress import Progress
 from artifacts.store import disk, scratch, tree
 from artifacts.store.cached import CachedStore
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable, refuse_taken

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from artifacts.address import address, key_of, parse_address
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
-from artifacts.progress import Progress
 from artifacts.store import disk, lease, tree
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.local import LocalStore

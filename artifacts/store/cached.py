@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.address import parse_address
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import Manifest
-from artifacts.progress import Progress
 from artifacts.store import lease, tree
 from artifacts.store.cache import IDLE_S, Cache
 from artifacts.store.draft import Draft, Source

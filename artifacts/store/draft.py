@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, digests_of
-from artifacts.progress import Progress
 from artifacts.store import tree
 from artifacts.store.blobs import Blobs
 

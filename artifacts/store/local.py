@@ -1,7 +1,6 @@
 """The store in a directory: immutable artifacts, written in a staging directory and committed by a rename."""
 
 import errno
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.address import parse_address
+from artifacts.byte_progress import Progress
 from artifacts.digest import FileDigests
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, Manifest
-from artifacts.progress import Progress
 from artifacts.store import disk, tree
 from artifacts.store.blobs import Blobs
 from artifacts.store.contents import Contents
@@ -275,10 +274,3 @@ class LocalStore(Contents):
         """Remove drafts of dead processes and old partial builds; return the removed directories."""
         with ReportUnwritable(self.root):
             return [*sweep(self._staging), *sweep_old(self.root / "partial", PARTIAL_MAX_AGE_S)]
-
-
-def open_store(url_or_path: str | Path) -> LocalStore:
-    """The store at a URL or a local path, with a cache for a remote one; the first write creates it."""
-    from artifacts.store.opening import store_at  # it needs this module
-
-    return store_at(str(url_or_path), os.environ)

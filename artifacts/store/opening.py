@@ -1,6 +1,7 @@
 """Opens the store at a URL or a path."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +28,11 @@ MAX_BYTES = "200GB"
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}  # fmt: skip
+
+
+def open_store(url_or_path: str | Path) -> LocalStore:
+    """The store at a URL or a local path, with a cache for a remote one; the first write creates it."""
+    return store_at(str(url_or_path), os.environ)
 
 
 def store_at(text: str, environ: Mapping[str, str]) -> LocalStore:

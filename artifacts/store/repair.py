@@ -15,7 +15,8 @@ from artifacts.store import tree, tuning_cache
 from artifacts.store.blobs import UNSHARED
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.draft import Source
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.scratch import scratch
 from artifacts.store.store_identity import LAYOUT, STORE, Identity
 from artifacts.store.survey import FOREIGN, Damage, survey

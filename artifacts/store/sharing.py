@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import Manifest
-from artifacts.progress import Progress
 from artifacts.store import tree
 from artifacts.store.disk import ReportUnwritable
 from artifacts.store.local import LocalStore

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifacts import digest
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord
-from artifacts.progress import Progress
 from artifacts.store import tree, tuning_cache
 from artifacts.store.local import LocalStore
 from artifacts.store.store_identity import STORE

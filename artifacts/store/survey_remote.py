@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import FileRecord, Manifest
-from artifacts.progress import Progress
 from artifacts.store.remote import remote_layout
 from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.remote_store import RemoteStore

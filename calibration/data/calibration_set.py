@@ -15,7 +15,7 @@ from calibration.data.rendering import Reader
 from calibration.data.report import report
 from calibration.data.report_page import page
 from calibration.parameters import CalibrationSetJob, CalibrationSetParams, located
-from calibration.progress import Progress
+from calibration.step_progress import Progress
 
 
 def build(job: CalibrationSetJob, progress: Progress) -> None:

@@ -20,7 +20,7 @@ from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
 from calibration.parameters import Blend, DrawnSource
-from calibration.progress import Progress
+from calibration.step_progress import Progress
 
 FIRST_ROWS = 256
 """Rows tokenized at first for a total in tokens; the number doubles until they suffice."""

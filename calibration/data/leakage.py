@@ -11,7 +11,7 @@ from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import MAX_PROBLEMS, Scan
 from calibration.errors import DataError
 from calibration.parameters import Draw, LeakageJob, located
-from calibration.progress import Progress
+from calibration.step_progress import Progress
 
 TICK_ROWS = 1024
 """Rows compared between two progress reports."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from calibration.data.scan import Scan, scan
 from calibration.errors import DataError
 from calibration.parameters import TextSource
-from calibration.progress import Progress
+from calibration.step_progress import Progress
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".txt")
 """Kinds of data files, by suffix."""

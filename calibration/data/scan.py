@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from calibration.data.fields import Content, Shape, choose, content, widen
 from calibration.data.text_files import EXPECTED, Row, RowFile
 from calibration.errors import DataError
-from calibration.progress import Progress
+from calibration.step_progress import Progress
 
 MAX_PROBLEMS = 10
 """Problems after which a scan ends: enough to see a pattern, few enough to read."""

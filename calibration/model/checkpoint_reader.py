@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_writer import DTYPES, TensorEntry
-from calibration.progress import Progress
+from calibration.step_progress import Progress
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MODEL_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

@@ -20,10 +20,10 @@ from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, attention, layout
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
 from calibration.parameters import QuantizedJob
-from calibration.progress import Progress
 from calibration.quantize.assignment import assign_formats, reason_left
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.quantize import alpha_of
+from calibration.step_progress import Progress
 from recipes.formats import Format
 from recipes.precision import Precision
 

@@ -21,10 +21,10 @@ from calibration.model.linears import (
     layout,
     left_out,
 )
-from calibration.progress import Progress
 from calibration.quantize.coverage import SOURCE, Linear, document, require
 from calibration.quantize.derive import KvCache
 from calibration.quantize.quantization_config import config_block, quantization_block
+from calibration.step_progress import Progress
 from calibration.tokenizer_files import copy_tokenizer
 from recipes.precision import Precision
 

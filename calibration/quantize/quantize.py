@@ -8,12 +8,12 @@ from calibration.model.checkpoint_reader import Source
 from calibration.model.heap import return_large_blocks
 from calibration.model.linears import HEAD, layout
 from calibration.parameters import QuantizedJob, QuantizedParams
-from calibration.progress import Progress
 from calibration.quantize.assignment import assign_formats, intended_format, reason_left
 from calibration.quantize.checkpoint_export import Findings, write
 from calibration.quantize.coverage import Linear
 from calibration.quantize.derive import kv_cache, measured
 from calibration.statistics.statistics_artifact import Statistics
+from calibration.step_progress import Progress
 
 FULL_SMOOTHING = 1.0
 """SmoothQuant's alpha in ModelOpt's preset."""

@@ -23,13 +23,13 @@ from calibration.formats.scales import Measured, quantized
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, layout
 from calibration.parameters import SensitivityJob, SensitivityParams
-from calibration.progress import Progress
 from calibration.quantize.derive import measured
 from calibration.sensitivity import proposal
 from calibration.sensitivity.heatmap import draw
 from calibration.sensitivity.sensitivity_page import page
 from calibration.sensitivity.sensitivity_values import LinearValues, Sensitivity
 from calibration.statistics.statistics_artifact import Statistics
+from calibration.step_progress import Progress
 from recipes.formats import EXPERT_REFUSALS, FORMATS, Format
 
 LAYOUT_VERSION = 1

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from calibration.progress import Progress
 from calibration.statistics.batches import Batch
 from calibration.statistics.guards import examine, examine_experts
 from calibration.statistics.hidden import HiddenStates
@@ -16,6 +15,7 @@ from calibration.statistics.recorder import Recorder
 from calibration.statistics.resume import Finished, LayerDetails, Partial
 from calibration.statistics.skeleton import EMBEDDING, Skeleton
 from calibration.statistics.weight_reading import Load, Reader
+from calibration.step_progress import Progress
 
 
 @dataclass(slots=True, kw_only=True)

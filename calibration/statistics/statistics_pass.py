@@ -18,7 +18,6 @@ import transformers
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source
 from calibration.parameters import StatisticsJob, StatisticsParams
-from calibration.progress import Progress
 from calibration.statistics.batches import load_batches
 from calibration.statistics.hidden import HiddenStates
 from calibration.statistics.layer_sweep import Sweep
@@ -27,6 +26,7 @@ from calibration.statistics.resume import Partial, identity
 from calibration.statistics.skeleton import Skeleton
 from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_file
 from calibration.statistics.weight_reading import Reader, extents
+from calibration.step_progress import Progress
 
 
 def build(job: StatisticsJob, progress: Progress) -> None:

@@ -65,7 +65,7 @@ from pipeline.models.model_json import read_json, shortened
 from pipeline.models.shape import ModelShape
 from pipeline.models.vocabulary import require_same
 from pipeline.process.meter import Progress
-from pipeline.step.parameters import ShardedJob
+from pipeline.step.step_parameters import ShardedJob
 from pipeline.weights.casting import narrowed
 from pipeline.weights.tensor_writer import PIECE_BYTES, Chunk, Span, TensorPlan, write_safetensors
 from pipeline.weights.tensors import NUMPY_TYPES, Array, Checkpoint, open_checkpoint

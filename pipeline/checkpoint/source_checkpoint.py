@@ -15,7 +15,7 @@ from pipeline.models.tokenizer_check import read_tokens
 from pipeline.process.meter import Meter, Progress
 from pipeline.sources.copying import copy, place, require_room, sha256
 from pipeline.sources.snapshot import Remote, local_digest, local_names, require_json, unreadable
-from pipeline.step.parameters import SourceJob
+from pipeline.step.step_parameters import SourceJob
 from pipeline.weights.casting import cast
 from pipeline.weights.finite import check_finite
 from pipeline.weights.tensors import Checkpoint, open_checkpoint, read_config

@@ -10,7 +10,7 @@ from pipeline.checkpoint.tensor_parts import LocalTensor
 from pipeline.drafting.heads import beside, kinds, open_heads
 from pipeline.errors import BuildFailed
 from pipeline.models.shape import ModelShape
-from pipeline.step.parameters import ShardedJob
+from pipeline.step.step_parameters import ShardedJob
 from pipeline.weights.tensors import Checkpoint
 
 PLAIN = "plain_config.json"

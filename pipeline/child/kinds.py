@@ -16,7 +16,7 @@ from calibration.parameters import (
     SensitivityJob,
     StatisticsJob,
 )
-from pipeline.step.parameters import (
+from pipeline.step.step_parameters import (
     BaselineJob,
     DatasetJob,
     EngineJob,

@@ -12,7 +12,7 @@ from pipeline.errors import SourceError
 from pipeline.process.meter import Meter, Progress
 from pipeline.sources.copying import copy, require_room, sha256
 from pipeline.sources.snapshot import PAPERS, PICKLES, require_sizes, unreadable
-from pipeline.step.parameters import SourceJob, SourceParams, SourcePlaces
+from pipeline.step.step_parameters import SourceJob, SourceParams, SourcePlaces
 from pipeline.weights.finite import check_finite
 from pipeline.weights.tensors import Checkpoint, read_config, read_header
 from recipes.regular import resolved

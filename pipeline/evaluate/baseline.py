@@ -21,7 +21,7 @@ from pipeline.errors import SourceError
 from pipeline.evaluate.divergence import Baseline, tail_mass
 from pipeline.evaluate.gate import GATE_SEED
 from pipeline.process.meter import Progress
-from pipeline.step.parameters import BaselineJob
+from pipeline.step.step_parameters import BaselineJob
 
 LOGIT_BYTES = 32 << 20
 """Float32 logits of one forward pass, unless a single sequence needs more; small, for steady progress."""

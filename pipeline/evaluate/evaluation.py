@@ -18,7 +18,7 @@ from pipeline.evaluate.gate import CONFIDENCE, Record, estimates
 from pipeline.evaluate.load_engine import runner_of
 from pipeline.process.meter import Progress
 from pipeline.step.judged import build_of
-from pipeline.step.parameters import EvaluationJob
+from pipeline.step.step_parameters import EvaluationJob
 from pipeline.trtllm.proof import prove
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import SourceError
 from pipeline.evaluate.load_engine import runner_of
 from pipeline.models.generation_config import ends
 from pipeline.process.progress_pipe import ProgressPipe
-from pipeline.step.parameters import GenerationJob
+from pipeline.step.step_parameters import GenerationJob
 
 
 def build(job: GenerationJob, pipe: ProgressPipe) -> None:

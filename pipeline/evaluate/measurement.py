@@ -9,7 +9,7 @@ from pipeline.errors import BuildFailed
 from pipeline.evaluate.load_engine import runner_of
 from pipeline.process.meter import Progress
 from pipeline.step.judged import build_of
-from pipeline.step.parameters import MeasurementJob, Timing
+from pipeline.step.step_parameters import MeasurementJob, Timing
 
 FIGURES = (
     "tokens_per_s", "tokens_per_s_per_user", "ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95",

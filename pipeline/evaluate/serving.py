@@ -12,7 +12,7 @@ from calibration.job import NoPlaces
 from pipeline.errors import SourceError
 from pipeline.process import process
 from pipeline.step.child_job import child_job
-from pipeline.step.parameters import GenerationJob, GenerationParams
+from pipeline.step.step_parameters import GenerationJob, GenerationParams
 
 TIMEOUT_S = 3600.0
 

@@ -11,7 +11,7 @@ from artifacts.address import key_of
 from artifacts.manifest import MANIFEST
 from pipeline.evaluate import tuning_plots, tuning_search
 from pipeline.process.meter import Progress
-from pipeline.step.parameters import TunedJob
+from pipeline.step.step_parameters import TunedJob
 
 
 def build(job: TunedJob, progress: Progress) -> None:

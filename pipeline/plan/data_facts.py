@@ -17,7 +17,7 @@ from calibration.links import LeadsOut, leads_out, open_inside
 from calibration.parameters import TextSource
 from pipeline.sources.hub_dataset import choose, contents
 from pipeline.sources.snapshot import TEMPLATE_BYTES, Remote
-from pipeline.step.parameters import DatasetParams, DatasetPlaces
+from pipeline.step.step_parameters import DatasetParams, DatasetPlaces
 from recipes.data import Data, Skip
 
 SCAN_BYTES = 32 << 20

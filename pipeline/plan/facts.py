@@ -37,7 +37,7 @@ from pipeline.sources.snapshot import (
     require_texts,
     unread,
 )
-from pipeline.step.parameters import SourceParams, SourcePlaces
+from pipeline.step.step_parameters import SourceParams, SourcePlaces
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.probe import Memory
 from pipeline.toolchains.toolchain import Choice

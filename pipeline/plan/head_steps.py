@@ -7,8 +7,8 @@ from pipeline.drafting import eagle
 from pipeline.drafting.heads import Heads
 from pipeline.models.shape import ModelShape
 from pipeline.plan.facts import Facts
-from pipeline.step.parameters import Proposals
 from pipeline.step.step import Step
+from pipeline.step.step_parameters import Proposals
 from pipeline.weights.tensors import item_bytes
 from recipes.schema import Recipe, Speculative
 

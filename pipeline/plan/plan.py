@@ -17,7 +17,8 @@ from pipeline.plan import data_steps, head_steps, speculation
 from pipeline.plan.checkpoint_steps import CheckpointSteps, tools
 from pipeline.plan.facts import Facts
 from pipeline.plan.request import request
-from pipeline.step.parameters import (
+from pipeline.step.step import Step, origins
+from pipeline.step.step_parameters import (
     BaselineParams,
     EngineParams,
     EnginePlaces,
@@ -29,7 +30,6 @@ from pipeline.step.parameters import (
     TunedParams,
     TunedPlaces,
 )
-from pipeline.step.step import Step, origins
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
 

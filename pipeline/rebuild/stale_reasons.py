@@ -146,5 +146,5 @@ def _gate(judged_at: datetime, world: World) -> Iterable[Reason]:
 
 def _collected(record: VersionRecord) -> Iterable[Reason]:
     if record.collected_at is not None:
-        text = f"gc took its files on {record.collected_at:%Y-%m-%d}"
+        text = f"gc removed its files on {record.collected_at:%Y-%m-%d}"
         yield Reason("collected", text, loads=False)

@@ -11,9 +11,9 @@ from pipeline.evaluate import gate
 from pipeline.plan.plan import Plan, Trial
 from pipeline.run import publish
 from pipeline.run.publish import Judgement
-from pipeline.step.parameters import TunedPlaces
 from pipeline.step.realize import Made, Site, find_address, is_cached
 from pipeline.step.step import Step
+from pipeline.step.step_parameters import TunedPlaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

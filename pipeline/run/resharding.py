@@ -27,8 +27,8 @@ from pipeline.process import process
 from pipeline.process.meter import Progress
 from pipeline.sources.snapshot import require_inside
 from pipeline.step.child_job import child_job
-from pipeline.step.parameters import ShardedParams
 from pipeline.step.step import Step
+from pipeline.step.step_parameters import ShardedParams
 from pipeline.weights.tensors import open_checkpoint
 from recipes.precision import Precision
 from recipes.regular import is_directory, user_path

@@ -23,7 +23,7 @@ class Workspace:
     @cached_property
     def site(self) -> "Site":
         """The store and this host; litter of dead processes is swept."""
-        from artifacts.store.local import open_store  # commands that only print need no store
+        from artifacts.store.opening import open_store  # commands that only print need no store
         from pipeline.process.host import probe
         from pipeline.step.realize import Site
 

@@ -14,7 +14,7 @@ from calibration.errors import DataError
 from pipeline.errors import SourceError
 from pipeline.process.meter import Progress
 from pipeline.sources.snapshot import PAPERS, Remote
-from pipeline.step.parameters import DatasetJob
+from pipeline.step.step_parameters import DatasetJob
 from recipes import yaml_text
 from recipes.data import Data
 

@@ -15,8 +15,8 @@ from artifacts.store.local import LocalStore
 from artifacts.store.scratch import scratch
 from calibration.job import Places
 from calibration.parameters import StatisticsPlaces
-from pipeline.step.parameters import EnginePlaces
 from pipeline.step.step import Step
+from pipeline.step.step_parameters import EnginePlaces
 
 TUNING = tuning_cache.FOLDER
 REPORT = "build_report.json"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from artifacts import digest
 from calibration.job import NoPlaces, Parameters, Places
-from pipeline.step.parameters import DatasetParams, SourceParams, SourcePlaces
+from pipeline.step.step_parameters import DatasetParams, SourceParams, SourcePlaces
 
 Kind = Literal[
     "source",

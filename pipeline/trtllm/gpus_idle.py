@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.errors import BackendUnavailable
 from pipeline.process import process
 from pipeline.process.gpus import TARGETS
-from pipeline.step.parameters import EngineParams
+from pipeline.step.step_parameters import EngineParams
 
 IDLE_BYTES = 1 << 30
 """Used memory of an idle GPU, at most: driver and display take some hundred MiB."""

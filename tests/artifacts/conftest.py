@@ -11,7 +11,8 @@ from artifacts.manifest import Manifest
 from artifacts.registry.database import connect
 from artifacts.registry.registry import Registry, open_registry
 from artifacts.store.cached import CachedStore
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.remote.remote_store import RemoteStore
 from tests.artifacts.governing import version
 from tests.artifacts.remotes import FILES, opened

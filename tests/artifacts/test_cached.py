@@ -9,8 +9,8 @@ import pytest
 from artifacts.errors import NotFound, StoreUnknown, StoreUnusable
 from artifacts.store.cached import CachedStore
 from artifacts.store.draft import Draft
-from artifacts.store.local import LocalStore, open_store
-from artifacts.store.opening import open_cached
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_cached, open_store
 from tests.artifacts.caches import commit
 from tests.artifacts.remotes import BIG, FILES, contents
 from tests.servers import faults

@@ -17,7 +17,7 @@ from tests.forked import Forked
 
 WRITER = """
 import sys, time
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store, key, number = open_store(sys.argv[1]), sys.argv[2], sys.argv[3]
 input()
 for _ in range(5):
@@ -41,7 +41,7 @@ def test_many_writers_of_one_key_make_one_artifact(
 
 BUILDER = """
 import sys, time, pathlib
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store, keys, built = open_store(sys.argv[1]), sys.argv[2].split(), pathlib.Path(sys.argv[3])
 input()
 for key in keys:
@@ -68,7 +68,7 @@ def test_concurrent_runs_build_each_artifact_once(
 
 HOLDER = """
 import sys, time
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 with open_store(sys.argv[1]).lock(sys.argv[2]):
     print("held", flush=True)
     time.sleep(float(sys.argv[3]))
@@ -151,7 +151,7 @@ def test_the_lock_ends_with_a_failed_block(store: LocalStore, key: str):
 
 VICTIM = """
 import sys
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store, key = open_store(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 input()
@@ -192,7 +192,7 @@ def test_a_writer_killed_at_any_moment_leaves_no_object_and_only_litter(
 
 DYING = """
 import sys
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 with open_store(sys.argv[1]).write(sys.argv[2], kind="engine", step={}, host={}) as draft:
     (draft.path / "half").write_bytes(b"?")
     print("in", flush=True)
@@ -230,7 +230,7 @@ def test_sweeping_leaves_what_it_did_not_make(store: LocalStore, key: str):
 def test_sweeping_while_others_write_disturbs_nobody(store: LocalStore, together: Callable[..., list[str]]):
     code = """
 import sys
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store, number = open_store(sys.argv[1]), int(sys.argv[2])
 input()
 for n in range(30):

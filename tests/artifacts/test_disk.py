@@ -10,7 +10,8 @@ import pytest
 from artifacts.client import Client
 from artifacts.errors import StoreUnusable
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from recipes.regular import FileRefused
 from tests.disks import fill
 

@@ -122,7 +122,7 @@ def test_a_failing_block_gives_the_lease_back(objects: Directory | MemoryStore):
 HOLDER = """
 import sys, time
 from artifacts.store import lease
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 with lease.hold(open_store(sys.argv[1]).objects, [sys.argv[2]], "build", ttl_s=float(sys.argv[3])):
     print("held", flush=True)
     time.sleep(60)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from artifacts.errors import ArtifactCorrupt, StoreUnknown
 from artifacts.manifest import Manifest, digests_of
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.remote import remote_layout, remote_place
 from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.remote_store import RemoteStore

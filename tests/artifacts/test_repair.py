@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts import digest
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.repair import StoreSource, repair, source_at
 from artifacts.store.store_identity import STORE
 from artifacts.store.survey import survey
@@ -246,7 +247,7 @@ def test_artifacts_that_come_and_go_while_all_is_read_are_no_damage(
 ):
     code = """
 import sys
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 for n in range(10_000):

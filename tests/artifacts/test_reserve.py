@@ -17,7 +17,8 @@ from artifacts.registry import tables
 from artifacts.registry.registry import open_registry
 from artifacts.store import reserve
 from artifacts.store.cached import CachedStore
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.remote.remote_place import parse
 from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.scratch import scratch

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
 from artifacts.manifest import seal
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.sharing import measure, share
 from artifacts.store.store_identity import STORE
 from tests.present import present
@@ -207,7 +208,7 @@ def test_a_second_name_given_meanwhile_is_no_change(tmp_path: Path):
 
 LINKING = """
 import sys
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store, number = open_store(sys.argv[1]), int(sys.argv[2])
 input()
 for n in range(25):
@@ -300,9 +301,7 @@ def test_a_store_has_one_id_for_good(
     store: LocalStore, put: Callable[..., None], key: str, together: Callable[..., list[str]]
 ):
     assert store.identity() is None
-    code = (
-        "import sys; from artifacts.store.local import open_store; input(); print(open_store(sys.argv[1]).id)"
-    )
+    code = "import sys; from artifacts.store.opening import open_store; input(); print(open_store(sys.argv[1]).id)"
     ids = together(code, 4, store.root)
     assert set(ids) == {store.id}
     put(key, {"a": b"a"})

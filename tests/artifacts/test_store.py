@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.store.draft import Draft
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 
 FILES = {"engine.json": b"{}", "rank0.bin": b"0123456789" * 100, "tuning/cache": b"c", "empty": b""}
 

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifacts.registry.registry import open_registry
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from tests.artifacts.sweeping import EAGER, age, collect, finished, go, publish, published, ready
 from tests.forked import Forked
 
 BUILDER = """
 import random, sys, time
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store, turns, number = open_store(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 registry, chance = open_registry(store.registry_url), random.Random(number)
 input()
@@ -85,7 +86,7 @@ from artifacts.registry.database import open_database
 from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.registry.retention import Names
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store = open_store(sys.argv[1])
 lease.TTL_S = 1.0  # so that builders need not wait long for one that was killed
 input()
@@ -129,7 +130,7 @@ from artifacts.registry.database import open_database
 from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.registry.retention import Names
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store = open_store(sys.argv[1])
 input()
 plan = sweep.collect(LocalPlace(store), Names(open_database(store.registry_url), inside=True), {EAGER!r})

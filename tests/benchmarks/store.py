@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 
 from artifacts import digest
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.sharing import measure
 from artifacts.store.survey import survey
 from pipeline.plan.plan import Plan

@@ -15,7 +15,8 @@ from pathlib import Path
 from artifacts import digest
 from artifacts.client import Client
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from tests.present import present
 from tests.servers import s3
 

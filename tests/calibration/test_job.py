@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from calibration.job import Job, NoPlaces, Parameters
 from calibration.parameters import LeakageParams, QuantizedParams, TextSource, located
 from calibration.parameters import TextPlaces as Places
-from pipeline.step.parameters import TunedParams
+from pipeline.step.step_parameters import TunedParams
 from recipes.precision import Precision
 from recipes.schema import Slo
 

@@ -29,7 +29,8 @@ from artifacts.registry.endorsement import Endorsements
 from artifacts.registry.publishing import Binding
 from artifacts.registry.registry import Request, open_registry, parse_policy
 from artifacts.registry.retention import record_pull
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
 from pipeline.cli import main as cli

@@ -19,9 +19,9 @@ from pipeline.plan.plan import Plan, Trial
 from pipeline.process.meter import Progress
 from pipeline.run.release import Outcome, run_plan
 from pipeline.step.judged import JUDGEMENTS, build_of
-from pipeline.step.parameters import EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Kind, Step
+from pipeline.step.step_parameters import EnginePlaces
 from recipes.schema import Recipe
 from tests.pipeline.toy import ToyJob, ToyParams
 

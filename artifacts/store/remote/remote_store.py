@@ -12,9 +12,9 @@ from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore
 
 from artifacts.address import address, is_address, parse_address
+from artifacts.byte_progress import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.manifest import FileRecord, Manifest, read_manifest
-from artifacts.progress import Progress
 from artifacts.store import lease
 from artifacts.store.contents import absent
 from artifacts.store.remote import remote_download, remote_layout, remote_upload

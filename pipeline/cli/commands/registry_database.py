@@ -72,14 +72,14 @@ def show(app: App) -> None:
 def _note_own_registry(app: App, database: "Database") -> None:
     """Notes that the store has a registry of its own; those of earlier versions did not note it."""
     from artifacts.collection.registries import remember_own
-    from artifacts.store.local import open_store  # pydantic: not for --help
+    from artifacts.store.opening import open_store  # pydantic: not for --help
 
     if app.registry_url is None:
         remember_own(open_store(app.store_url), database.url)
 
 
 def _url(app: App) -> str:
-    from artifacts.store.local import open_store  # pydantic: not for --help
+    from artifacts.store.opening import open_store  # pydantic: not for --help
 
     return app.registry_url or open_store(app.store_url).registry_url
 

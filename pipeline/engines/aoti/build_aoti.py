@@ -22,8 +22,8 @@ from pipeline.engines.aoti.sizes import GRAPHS, Limits, cache_bytes
 from pipeline.engines.aoti.weights import bind, loaded_bytes
 from pipeline.errors import SourceError
 from pipeline.process.meter import Progress
-from pipeline.step.parameters import EngineJob, EngineParams
 from pipeline.step.reuse import TUNING
+from pipeline.step.step_parameters import EngineJob, EngineParams
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artifacts import digest
 from pipeline.errors import BuildFailed
-from pipeline.step.parameters import EngineJob
+from pipeline.step.step_parameters import EngineJob
 
 
 def name_of(job: EngineJob) -> str:

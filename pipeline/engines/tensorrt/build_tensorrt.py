@@ -34,8 +34,8 @@ from pipeline.engines.tensorrt.workers import Workers, workers
 from pipeline.errors import BuildFailed
 from pipeline.process import process
 from pipeline.process.meter import Progress
-from pipeline.step.parameters import EngineJob
 from pipeline.step.reuse import REPORT, TUNING
+from pipeline.step.step_parameters import EngineJob
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
 from pipeline.trtllm.gpus_idle import Device

@@ -12,7 +12,7 @@ from pipeline.checkpoint.with_heads import PLAIN
 from pipeline.engines.tensorrt import support
 from pipeline.engines.tensorrt.engine_settings import DRAFT, EngineSettings
 from pipeline.errors import SourceError
-from pipeline.step.parameters import EngineJob
+from pipeline.step.step_parameters import EngineJob
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 

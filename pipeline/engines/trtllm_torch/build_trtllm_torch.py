@@ -25,8 +25,8 @@ from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.process.meter import Progress
-from pipeline.step.parameters import EngineJob, EngineParams
 from pipeline.step.reuse import REPORT
+from pipeline.step.step_parameters import EngineJob, EngineParams
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
 from pipeline.trtllm.engine import Runtime, opened

@@ -139,7 +139,7 @@ def test_a_shortage_of_rows_is_an_error(tmp_path: Path, checkpoint: Path, texts:
 
 
 def test_a_shortage_of_sequences_is_an_error(tmp_path: Path, checkpoint: Path, texts: Path):
-    refused(tmp_path, job(checkpoint, texts, max_sequences=10_000), DataError, "10000 wanted; add data")
+    refused(tmp_path, job(checkpoint, texts, max_sequences=10_000), DataError, "not 10000; add data")
     (tmp_path / "refused").rmdir()
     refused(
         tmp_path,

@@ -15,7 +15,8 @@ import pytest
 
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
 from pipeline.run.resharding import Found, Layout, Order, find, held, write

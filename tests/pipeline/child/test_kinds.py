@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline import engines
 from pipeline.child.door import load
 from pipeline.child.kinds import KINDS, maker
@@ -117,7 +117,7 @@ from pipeline.child.kinds import maker
 from pipeline.step.realize import Listener, Site, realize
 from tests.pipeline.child.test_kinds import demo_steps
 from tests.pipeline.plans import HOST
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 store = Path(sys.argv[1])
 steps = demo_steps(store)
 leakage = next(step for step in steps if step.key == sys.argv[2])

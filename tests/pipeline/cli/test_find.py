@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from artifacts import digest
 from artifacts.registry.registry import Metric, Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.cli.main import enginery
 from recipes.load import load
 from tests.callables import Ask, Cli, Finished

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from tests.callables import Ask, Cli
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from tests.callables import Ask, Cli
 from tests.main_job import DEMO, write_recipe
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from tests.artifacts.sweeping import collect, publish
 from tests.pipeline.checkpoint.conftest import make_checkpoint
 from tests.pipeline.export import published

@@ -116,7 +116,7 @@ def test_a_rollback_is_one_command_and_the_log_has_it(ask: Ask, published: Regis
         (("registry", "policy", "prod", "--drop", "--verdict", "PASS"), "choose one"),
         (
             ("registry", "policy", "prod", "--verdict", "FAIL"),
-            "rule verdict: ['FAIL'] cannot be; have PASS, UNVERIFIED",
+            "rule verdict: ['FAIL'] is invalid; have PASS, UNVERIFIED",
         ),
         (
             ("registry", "policy", "prod", "--metric", "kl=3"),

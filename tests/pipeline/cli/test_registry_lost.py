@@ -11,7 +11,7 @@ import pytest
 
 from artifacts.registry.database import connect
 from artifacts.registry.registry import Binding, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from tests.checkpoints import checkpoint, lay
 from tests.main_job import write_recipe
 from tests.pipeline import odd_rows

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from artifacts.manifest import MANIFEST
 from artifacts.registry.registry import open_registry
 from artifacts.store.cached import CachedStore
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.store.remote import remote_layout
 from artifacts.store.sharing import share
 from pipeline.cli.boundary import report

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.errors import EXIT_CODES
 from pipeline.plan.planning import plan_one, plan_sensitivity
 from pipeline.process.host import probe

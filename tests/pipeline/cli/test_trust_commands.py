@@ -11,7 +11,7 @@ import pytest
 from artifacts import digest
 from artifacts.client import Client
 from artifacts.registry.registry import Publication
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.cli.commands.sign import trusted
 from pipeline.run.announce import call
 from tests.artifacts.test_webhook import due_at

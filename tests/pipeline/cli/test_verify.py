@@ -8,7 +8,8 @@ import pytest
 from artifacts import digest
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store import tuning_cache
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from tests.callables import Cli
 
 SHARDED, ENGINE, OTHER = (digest.of_json(name) for name in ("sharded", "engine", "other"))

@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.client import Client
 from artifacts.registry.registry import open_registry
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from recipes.regular import FileRefused
 from tests.callables import Ask, Cli
 from tests.odd import places

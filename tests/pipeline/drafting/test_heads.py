@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from pipeline.drafting import heads
 from pipeline.errors import SourceError
 from pipeline.plan import speculation
@@ -14,7 +15,7 @@ from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.plan.refusals import refusals
 from pipeline.run.publish import lineage
-from pipeline.step.parameters import Proposals
+from pipeline.step.step_parameters import Proposals
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.schema import Model

@@ -13,10 +13,10 @@ from artifacts.manifest import FileRecord, Manifest
 from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from pipeline.process.host import probe
-from pipeline.step.parameters import EngineParams, EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.reuse import directory
 from pipeline.step.step import Step
+from pipeline.step.step_parameters import EngineParams, EnginePlaces
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import Toy

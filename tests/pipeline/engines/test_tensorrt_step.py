@@ -11,9 +11,9 @@ from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from pipeline.errors import BuildFailed
 from pipeline.plan.facts import choose_toolchain
-from pipeline.step.parameters import EngineParams, EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
+from pipeline.step.step_parameters import EngineParams, EnginePlaces
 from pipeline.toolchains.toolchain import Choice
 from recipes.load import load
 from tests.contract.toolchain import behave, toolchain

@@ -152,7 +152,7 @@ def test_top_k_is_cut_to_the_vocabulary(source: Path):
 
 
 def test_too_little_text_is_refused_with_both_numbers(source: Path, text: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="make 16 whole sequences of 32, 999 wanted"):
+    with pytest.raises(DataError, match="make 16 whole sequences of 32, not 999"):
         build_baseline(job(source, text, max_sequences=999), tmp_path, lambda *_: None)
 
 

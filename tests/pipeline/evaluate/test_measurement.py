@@ -7,7 +7,7 @@ import pytest
 from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.errors import BuildFailed
 from pipeline.evaluate.measurement import FIGURES, measure, within
-from pipeline.step.parameters import Timing
+from pipeline.step.step_parameters import Timing
 
 TIMING = Timing(prompt_len=16, new_tokens=8, repeats=3)
 BATCHES = [1, 4]

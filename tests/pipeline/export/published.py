@@ -15,7 +15,8 @@ import yaml
 
 from artifacts import digest
 from artifacts.registry.registry import Metric, Publication, open_registry
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from artifacts.version import VersionRecord
 from pipeline.backend.deployment import Deployment
 from pipeline.export.engine_reader import read_deployment

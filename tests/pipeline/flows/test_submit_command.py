@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from prefect.states import Cancelled, Cancelling
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.process.host import probe
 from pipeline.step.realize import Site as LocalSite
 from tests.callables import Cli

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from artifacts.errors import NotFound
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from calibration.quantize.coverage import Linear, document
 from pipeline.flows.reports import coverage_rows
 from pipeline.pages.artifact_view import exhibit, find_key, folded

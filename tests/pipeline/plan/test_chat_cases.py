@@ -8,7 +8,7 @@ import yaml
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from calibration.errors import DataError
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.errors import BackendUnavailable, SourceError
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
-from pipeline.step.parameters import SourcePlaces
 from pipeline.step.realize import Listener, Site, realize
+from pipeline.step.step_parameters import SourcePlaces
 from recipes.load import load
 from tests import hub as hubs
 from tests.callables import Cli

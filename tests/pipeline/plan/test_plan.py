@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.plan.planning import plan_one
@@ -170,7 +170,7 @@ def test_a_plan_with_a_parquet_file_imports_no_pyarrow(tmp_path: Path, run_pytho
     file = recipe_file(tmp_path, **{"calibration.data": [{"path": "data.parquet"}]})
     said = run_python(
         "import sys; from pathlib import Path; from recipes.load import load; from pipeline.plan.facts import gather\n"
-        "from artifacts.store.local import open_store; from pipeline.process.host import probe\n"
+        "from artifacts.store.opening import open_store; from pipeline.process.host import probe\n"
         f"gather(load(Path({str(file)!r}))[0], probe(), open_store(Path({str(tmp_path / 'store')!r})))\n"
         "print(sorted({'pyarrow', 'datasets', 'torch', 'huggingface_hub'} & sys.modules.keys()))"
     )

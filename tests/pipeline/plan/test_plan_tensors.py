@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.plan.facts import gather
 from pipeline.plan.refusals import measuring, refusals
 from pipeline.step.realize import Site

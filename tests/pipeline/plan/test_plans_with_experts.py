@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.step.realize import Site

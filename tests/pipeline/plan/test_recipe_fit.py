@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.fit.table import rows, sentences
 from pipeline.plan.facts import Facts, gather
 from pipeline.plan.planning import draft, plan_one

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.errors import BackendUnavailable
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from artifacts.store.local import LocalStore, open_store
+from artifacts.store.local import LocalStore
+from artifacts.store.opening import open_store
 from pipeline.checkpoint.named import source_tensors
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
@@ -19,7 +20,7 @@ from pipeline.plan.facts import gather
 from pipeline.plan.plan import Plan, plan
 from pipeline.plan.refusals import refusals
 from pipeline.run.publish import lineage
-from pipeline.step.parameters import Proposals
+from pipeline.step.step_parameters import Proposals
 from recipes.errors import RecipeError
 from recipes.load import load
 from tests.jobs import params_of, places_of

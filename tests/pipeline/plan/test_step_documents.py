@@ -18,7 +18,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.checkpoint.named import source_tensors
 from pipeline.child.kinds import maker
 from pipeline.models.config_json import read_shape

@@ -166,7 +166,7 @@ def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(
     _print_reproduction(app, reproduction.Reproduction(reference="published/int8_wo:1", stages=tuple(stages)))
     told = capsys.readouterr().out
     assert told.count("the same parameters") == 3
-    assert "enginery 0.1 published it, and keys are made otherwise since" in told
+    assert "enginery 0.1 published it, and keys are computed differently since" in told
 
 
 @pytest.mark.slow

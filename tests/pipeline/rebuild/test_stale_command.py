@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.manifest import MANIFEST
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.process.host import probe
 from pipeline.step.realize import Site
 from tests import hub as hubs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.registry.registry import Metric, Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from artifacts.version import VersionRecord
 from pipeline.plan.plan import Plan
 from pipeline.rebuild.find_stale import write_recipe

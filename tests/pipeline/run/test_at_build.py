@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import Plan, plan
 from pipeline.toolchains.toolchain import Choice

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from calibration.errors import DataError
 from pipeline.errors import SourceError
 from pipeline.plan.plan import Plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.errors import EXIT_CODES, SourceError
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from calibration.job import Job, NoPlaces
 from pipeline.process.host import probe
 from pipeline.step.child_job import child_job
-from pipeline.step.parameters import MeasurementParams, TimedHost
 from pipeline.step.realize import Listener, Site, realize
+from pipeline.step.step_parameters import MeasurementParams, TimedHost
 from tests.pipeline.toy_steps import CHILD, step
 
 
@@ -24,6 +24,7 @@ def written(site, made):
     return json.loads(site.store.log(made.key).with_suffix(".job.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_step_s_job_holds_nothing_that_only_other_steps_need(site):
     engine = step("engine", {}, {"nonce": False})
     measurement = step("measurement", {"engine": engine.key}, {})
@@ -35,6 +36,7 @@ def test_a_step_s_job_holds_nothing_that_only_other_steps_need(site):
     assert written(site, engine)["places"] == {"toolchain": None, "tuning": None}
 
 
+@pytest.mark.slow
 def test_what_earlier_builds_learned_is_offered_to_the_next_engine_of_the_same_settings(site):
     first, second = step("engine", {}, {}), step("engine", {"sharded_checkpoint": "b" * 64}, {})
     for each in (first, second):

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from artifacts.errors import StoreUnusable
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.process.host import probe
 from pipeline.sources.snapshot import local_digest
-from pipeline.step.parameters import SourceParams, SourcePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step, origins
+from pipeline.step.step_parameters import SourceParams, SourcePlaces
 from recipes.load import load
 from tests.checkpoints import checkpoint, digests, lay
 from tests.pipeline.plans import HOST, recipe_file

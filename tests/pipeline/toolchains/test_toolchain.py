@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.step.parameters import EnginePlaces
+from pipeline.step.step_parameters import EnginePlaces
 from pipeline.toolchains.containers import outermost
 from pipeline.toolchains.toolchain import Toolchain
 

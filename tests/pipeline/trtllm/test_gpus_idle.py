@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BackendUnavailable
-from pipeline.step.parameters import EngineParams
+from pipeline.step.step_parameters import EngineParams
 from pipeline.trtllm.gpus_idle import Device, devices, idle, one_per_rank, take, visible
 from recipes.precision import Precision
 from tests.contract.toolchain import behave, toolchain

@@ -25,7 +25,7 @@ from pipeline.evaluate import evaluation
 from pipeline.evaluate.load_engine import runner_of
 from pipeline.evaluate.measurement import FIGURES, measure
 from pipeline.process import host
-from pipeline.step.parameters import Timing
+from pipeline.step.step_parameters import Timing
 from tests.contract import runtime
 from tests.contract.toolchain import behave as behave_host
 from tests.pipeline.engines import checkpoints, trt

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.engines.tensorrt.command import BuildRun, command
 from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.plan.facts import gather

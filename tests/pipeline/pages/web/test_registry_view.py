@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.errors import AliasMoved, NotFound
 from artifacts.registry.registry import Registry, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.opening import open_store
 from pipeline.pages.web.paged_lists import Wanted
 from pipeline.pages.web.registry_view import AliasNow, Reading
 from tests.pipeline import published
