@@ -27,14 +27,14 @@ def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
             f"{directory}: its description lacks {exc}; it was built by another version, build its "
             "recipe again"
         ) from None
-    return replace(deployment, checkpoint=_checkpoint(record, store), measured=_measured(record))
+    return replace(deployment, checkpoint=_find_checkpoint(record, store), measured=_read_measured(record))
 
 
 def read_engine(directory: Path, record: VersionRecord) -> Deployment:
     """Reads `engine.json` and what TensorRT-LLM itself wrote beside it."""
-    engine_record = _json(directory / "engine.json")
+    engine_record = _read_json(directory / "engine.json")
     backend = engine_record["backend"]
-    built = _json(directory / "config.json") if backend == "tensorrt" else None
+    built = _read_json(directory / "config.json") if backend == "tensorrt" else None
     options = directory / "llm_options.yaml"
     deployment = Deployment(
         name=record.name,
@@ -51,23 +51,23 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         max_batch_size=engine_record["max_batch_size"],
         max_seq_len=engine_record["max_seq_len"],
         versions={name: str(value) for name, value in engine_record["toolchain"].items()},
-        gpu=engine_record.get("gpu") or _first_gpu(record),
+        gpu=engine_record.get("gpu") or _find_gpu(record),
         sm=engine_record.get("sm"),
         memory_bytes_per_rank=tuple(engine_record.get("memory_bytes_per_rank", ())),
-        limits=_limits(built, engine_record) if built is not None else None,
-        llm_options=_mapping(options) if backend == "trtllm_torch" else None,
-        draft=_draft(directory / "draft", record) if backend == "tensorrt" else None,
+        limits=_read_limits(built, engine_record) if built is not None else None,
+        llm_options=_read_options(options) if backend == "trtllm_torch" else None,
+        draft=_read_draft(directory / "draft", record) if backend == "tensorrt" else None,
     )
-    _check(deployment, built)
+    _check_agreement(deployment, built)
     return deployment
 
 
-def _draft(directory: Path, record: VersionRecord) -> Deployment | None:
+def _read_draft(directory: Path, record: VersionRecord) -> Deployment | None:
     """The draft model's engine, built as a pair with this one."""
     return read_engine(directory, record) if directory.is_dir() else None
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text())
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def _json(file: Path) -> dict[str, Any]:
     return document
 
 
-def _mapping(file: Path) -> dict[str, Any]:
+def _read_options(file: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(file.read_text())
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def _mapping(file: Path) -> dict[str, Any]:
     return document
 
 
-def _limits(built: Mapping[str, Any], engine_record: Mapping[str, Any]) -> EngineLimits:
+def _read_limits(built: Mapping[str, Any], engine_record: Mapping[str, Any]) -> EngineLimits:
     """What `config.json` says; `pretrained_config` is the model, `build_config` what trtllm-build did."""
     model, build = built["pretrained_config"], built["build_config"]
     windows = engine_record["attention_windows"]
@@ -104,22 +104,24 @@ def _limits(built: Mapping[str, Any], engine_record: Mapping[str, Any]) -> Engin
         context_logits=build.get("gather_context_logits") is True,
         weight_streaming=build.get("weight_streaming") is True,
         gpus_per_node=model["mapping"].get("gpus_per_node", 8),
-        speculation=_mode(build.get("speculative_decoding_mode"), engine_record.get("settings", {})),
+        speculation=_read_mode(build.get("speculative_decoding_mode"), engine_record.get("settings", {})),
         medusa_heads=model.get("num_medusa_heads") or 0,
         windows=tuple(windows) if windows is not None else None,
     )
 
 
-def _mode(stated_mode: Any, settings: Mapping[str, Any]) -> Mode | None:
+def _read_mode(stated_mode: Any, settings: Mapping[str, Any]) -> Mode | None:
     """The speculative mode: a number or a name in config.json, by version; ours says it by name."""
     name = MODES.get(stated_mode) if isinstance(stated_mode, int) else str(stated_mode or "").lower()
     name = name or settings.get("speculative_decoding_mode")
     return cast("Mode", name) if name in get_args(Mode) else None
 
 
-def _check(deployment: Deployment, built: Mapping[str, Any] | None) -> None:
+def _check_agreement(deployment: Deployment, built: Mapping[str, Any] | None) -> None:
     """Our description and what the toolchain wrote must be of the same engine."""
-    in_engine = _built(built) if built is not None else _asked(deployment.llm_options or {})
+    in_engine = (
+        _read_built_limits(built) if built is not None else _read_option_limits(deployment.llm_options or {})
+    )
     wrong = [
         f"{name} is {getattr(deployment, name)} there and {engine_value} here"
         for name, engine_value in in_engine.items()
@@ -132,7 +134,7 @@ def _check(deployment: Deployment, built: Mapping[str, Any] | None) -> None:
         )
 
 
-def _built(built: Mapping[str, Any]) -> dict[str, int]:
+def _read_built_limits(built: Mapping[str, Any]) -> dict[str, int]:
     """What TensorRT-LLM's `config.json` says, under our names."""
     mapping, build = built["pretrained_config"]["mapping"], built["build_config"]
     return {
@@ -144,7 +146,7 @@ def _built(built: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _asked(options: Mapping[str, Any]) -> dict[str, int]:
+def _read_option_limits(options: Mapping[str, Any]) -> dict[str, int]:
     """What the options of the LLM API say, under our names."""
     names = {
         "tp": "tensor_parallel_size",
@@ -160,11 +162,11 @@ def _differs(name: str, registered: int, engine_value: int) -> bool:
     return engine_value < registered if name == "max_seq_len" else engine_value != registered
 
 
-def _first_gpu(record: VersionRecord) -> str | None:
+def _find_gpu(record: VersionRecord) -> str | None:
     return next((gpu["name"] for gpu in record.facts.get("gpus", [])), None)
 
 
-def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
+def _find_checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     """The quantized checkpoint of the version's lineage, or the source of an unquantized version."""
     key = record.lineage.get("quantized_checkpoint")
     if key is None and record.facts.get("format") == "none":
@@ -173,16 +175,16 @@ def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
         return None
     path = store.directory(key)
     quant_config = path / "hf_quant_config.json"
-    quantization = _json(quant_config)["quantization"] if quant_config.is_file() else {}
+    quantization = _read_json(quant_config)["quantization"] if quant_config.is_file() else {}
     return Checkpoint(
         path=path,
-        architecture=_json(path / "config.json")["architectures"][0],
+        architecture=_read_json(path / "config.json")["architectures"][0],
         quant_algo=quantization.get("quant_algo"),
         kv_cache_quant_algo=quantization.get("kv_cache_quant_algo"),
     )
 
 
-def _measured(record: VersionRecord) -> tuple[Measured, ...]:
+def _read_measured(record: VersionRecord) -> tuple[Measured, ...]:
     """One row per batch size, from the metrics named `figure@batch`."""
     rows: dict[int, dict[str, float]] = {}
     for metric in record.metrics:

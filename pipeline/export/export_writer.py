@@ -61,12 +61,12 @@ def _place_tree(source: Path, target: Path, *, link: bool) -> None:
             continue
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if link:
-            _link(path, target / name)
+            _link_file(path, target / name)
         else:
             shutil.copyfile(path, target / name)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     """Links a file that never changes."""
     try:
         os.link(source.resolve(), target)

@@ -81,8 +81,8 @@ class Patience:
             self.wait(f"connection failed ({type(exc).__name__})")
         except HfHubHTTPError as exc:
             if exc.response.status_code not in PASSING:
-                raise _refusal(self.where, exc) from None
-            self.wait(f"HTTP {exc.response.status_code}", _asked_wait(exc.response))
+                raise _describe_refusal(self.where, exc) from None
+            self.wait(f"HTTP {exc.response.status_code}", _read_requested_wait(exc.response))
         except OfflineModeIsEnabled:
             raise SourceError(f"{self.where}: HF_HUB_OFFLINE is set; unset it, or use a local path") from None
         except (ValueError, httpx.InvalidURL) as exc:
@@ -111,14 +111,14 @@ class Patience:
             raise SourceError(f"{self.where}: given up, because another file failed")
 
 
-def _asked_wait(response: httpx.Response) -> float | None:
+def _read_requested_wait(response: httpx.Response) -> float | None:
     """Seconds that the hub asks to wait, from Retry-After or its RateLimit header."""
     after = response.headers.get("retry-after", "")
     reset = re.search(r"\bt\s*=\s*(\d+)", response.headers.get("ratelimit", ""))
     return float(after) if after.isdecimal() else float(reset[1]) if reset else None
 
 
-def _refusal(where: str, exc: HfHubHTTPError) -> SourceError:
+def _describe_refusal(where: str, exc: HfHubHTTPError) -> SourceError:
     status = exc.response.status_code
     if isinstance(exc, GatedRepoError):
         return SourceError(
@@ -163,12 +163,12 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
     if remote.kind == "model":
         require_sizes(f"{remote.where}: ", {file.name: file.size for file in files})
-    _write(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
-    _write(saved, json.dumps([asdict(file) for file in files]).encode())
+    _write_file(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
+    _write_file(saved, json.dumps([asdict(file) for file in files]).encode())
     return files
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)

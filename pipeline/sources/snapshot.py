@@ -186,13 +186,13 @@ def require_texts(path: Path) -> None:
             continue
         with open_regular(path / name, path) as file:
             data = file.read()
-        if problem := _no_text(data):
+        if problem := _find_text_problem(data):
             problems.append(f"{path / name}:{problem}; save it as UTF-8, or get the file again")
     if problems:
         raise SourceError("\n  ".join(problems))
 
 
-def _no_text(data: bytes) -> str:
+def _find_text_problem(data: bytes) -> str:
     """Line and fault of what is no UTF-8 text; empty where it is."""
     at, problem = data.find(b"\0"), "not a text, for it holds a NUL"
     if at < 0:
