@@ -109,6 +109,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     for name in names:
         copy(path / name, out / name, copied.add)
     hashed = Meter(progress, total, "bytes hashed")
+    # Hash the copy: the directory may have changed after the plan computed the key.
     copied_digest = _digest_files(out, lambda file: sha256(file, hashed.add))
     if copied_digest != expected:
         raise SourceError(

@@ -189,6 +189,7 @@ def _read_measured(record: VersionRecord) -> tuple[Measured, ...]:
     rows: dict[int, dict[str, float]] = {}
     for metric in record.metrics:
         figure, at, batch = metric.name.partition("@")
+        # Other metrics may contain an @; a figure of one batch size ends in digits.
         if at and batch.isdigit():
             rows.setdefault(int(batch), {})[figure] = metric.value
     return tuple(

@@ -24,6 +24,7 @@ def write_export(
     A directory that holds something is a DestinationTaken; a full or read-only disk a StoreUnusable.
     """
     target = out.absolute()
+    # Checked before the work, and again just before the rename: copying an engine takes minutes.
     refuse_taken(target)
     to_place = {} if settings.files == "reference" else trees
     needed = sum(disk.size_bytes(source) for source in to_place.values()) if settings.files == "copy" else 0

@@ -78,6 +78,7 @@ def environment(deployment: Deployment, settings: Settings) -> str:
         lines += [
             'mkdir "$scratch/tuning"',
             f'cp {files} "$scratch/tuning/"',
+            # The export may be read-only, and the autotuner adds to its cache: it gets a writable copy.
             'chmod -R u+w "$scratch/tuning"',
             f'export TLLM_AUTOTUNER_CACHE_PATH="$scratch/tuning/{CACHE}"',
         ]

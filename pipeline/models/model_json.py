@@ -173,6 +173,7 @@ def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        # JSON parsers disagree about which of two equal names counts; no file may depend on that.
         raise ValueError(f"the name {shortened(twice)} appears twice")
     return fields
 

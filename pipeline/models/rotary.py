@@ -110,6 +110,7 @@ def require_whole(config: Config, name: str, block: Mapping[str, Any]) -> None:
     beside = config.given.get("partial_rotary_factor")
     partial = block.get("partial_rotary_factor", beside)
     require_equal(config, ("partial_rotary_factor", beside), (place, partial))
+    # transformers treats this null as a missing field.
     null = partial is None and "partial_rotary_factor" not in block  # which transformers takes for left out
     if not null and (type(partial) not in (int, float) or partial != 1):
         config.refuse(f"{place} {shortened(partial)} is not supported; supported: 1")

@@ -171,6 +171,7 @@ def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -
         _run_trial(path)
     try:
         tokenizer = Tokenizer.from_buffer(data)
+        # Padding and truncation of the file would hide the tokens that the post-processor adds.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         # A template of tokens that are not there panics here.
@@ -181,6 +182,7 @@ def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
         raise SourceError(f"{path}: {_describe_failure(document, exc)}; get the file again") from None
+    # What precedes the bare tokens is what the post-processor puts in front of every text (BOS).
     front = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
     if problem := ", ".join(
         f"{tokenizer.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size
@@ -197,10 +199,12 @@ def _run_trial(path: Path) -> None:
 
     What else is wrong with the file is told by who reads it after that.
     """
+    # posix_spawn with stdin, stdout and stderr on /dev/null: a panic of the library prints a backtrace.
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     command = [sys.executable, "-P", str(TRIAL), str(path)]
     pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # Negative: ended by a signal, which is how the kernel enforces RLIMIT_CPU and RLIMIT_AS aborts.
     if code < 0:
         raise SourceError(
             f"{path}: normalizer: its patterns on the file's own added_tokens take more than {CPU_SECONDS} s "

@@ -47,6 +47,7 @@ def excesses(document: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
     """
     steps = {part: list(_list_steps(document.get(part))) for part in PARTS}
     every = [step for each in steps.values() for step in each]
+    # Stop here: the other checks visit every step, and the count is already beyond use.
     if len(every) > STEPS:
         yield f"{', '.join(PARTS)} have {len(every)} steps; at most {STEPS} are run"
         return
@@ -123,6 +124,7 @@ def _check_growth(steps: Mapping[str, list[dict[str, Any]]], added: Any) -> Iter
     grown = dict[str, float]()
     for part in ("normalizer", "pre_tokenizer", "decoder"):
         grown[part] = _bounded_product(map(_estimate_growth, steps[part]))
+    # They run one after the other on the same text, so their factors multiply.
     grown["normalizer and pre_tokenizer"] = grown["normalizer"] * grown["pre_tokenizer"]
     if excess := next((part for part, times in grown.items() if times > GROWTH), ""):
         yield (

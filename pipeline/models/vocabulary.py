@@ -43,5 +43,6 @@ def _read_tokens(path: Path) -> Any:
     table = document.get("model", {}).get("vocab", {})
     if isinstance(table, list):  # a unigram table: token and score, the id is the place
         table = {row[0]: number for number, row in enumerate(table)}
+    # Added tokens win: the library looks them up before the model's table.
     added = {token["content"]: token["id"] for token in document.get("added_tokens", [])}
     return sorted((table | added).items())

@@ -53,6 +53,7 @@ def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | N
         while count := _copy_next(reader.fileno(), writer.fileno(), done):
             done += count
             tick(count)
+        # Size and mtime of the open file: a path could by now name another one.
         after = os.fstat(reader.fileno())
     if (done, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise SourceError(

@@ -105,6 +105,7 @@ class Patience:
                 f"{self.where}: {why}, {self.failures} times in a row; check the network and run again: "
                 "what is there already is kept"
             )
+        # A hub may ask for hours; the user decides then, and partial files are kept.
         if (seconds or 0) > LONGEST_WAIT_S:
             raise SourceError(f"{self.where}: {why}, the hub asks to wait {seconds:g} s; run again later")
         if self.stop.wait(min(8.0, 0.25 * 2**self.failures) if seconds is None else seconds):
@@ -178,6 +179,7 @@ def _write_file(path: Path, data: bytes) -> None:
 @contextmanager
 def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> Iterator[httpx.Response]:
     """Opens a file of the commit, from byte `start` to `end`, both included; the answer may hold more."""
+    # `identity`: with compression, byte ranges and sizes would count compressed bytes.
     headers = build_hf_headers(library_name="enginery") | {"accept-encoding": "identity"}
     if start or end is not None:
         headers["range"] = f"bytes={start}-{'' if end is None else end}"
@@ -192,6 +194,7 @@ def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> It
 def digest(path: Path, like: str) -> str:
     """Returns the digest of a file, of the kind that `like` is: `sha256:` or `git:` (a blob id)."""
     kind = like.partition(":")[0]
+    # The hub lists no sha256 of small files, only the id of their git blob: SHA-1 of a header and the bytes.
     hasher = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb", buffering=0) as file:
         while data := file.read(1 << 20):
@@ -216,6 +219,7 @@ def fetch_headers(remote: Remote, directory: Path) -> None:
         with ThreadPoolExecutor(HEADER_STREAMS) as pool:
             list(pool.map(lambda file: _fetch_header(remote, file, draft / file.name), files))
         (draft / HEADERS_ONLY).touch()
+        # One rename publishes the directory complete; a concurrent plan may have published it first.
         draft.rename(directory)
     except OSError as exc:
         if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else made it
@@ -236,10 +240,12 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
             raise mismatch(remote, file, received)
         return
     prefix = patience.until_done(lambda: read(remote, file.name, min(file.size, PREFIX_BYTES)))
+    # The first 8 bytes are the header's length; only a header longer than the prefix costs a second request.
     header = 8 + int.from_bytes(prefix[:8], "little")
     if len(prefix) < header <= min(file.size, MAX_HEADER_BYTES):
         prefix = patience.until_done(lambda: read(remote, file.name, header))
     target.write_bytes(prefix[:header])
+    # A hole of the file's size: the header check compares offsets with it, and it takes no disk space.
     os.truncate(target, file.size)
 
 

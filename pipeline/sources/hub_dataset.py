@@ -189,6 +189,7 @@ def _choose_by_name(item: Data, names: Sequence[str], where: str) -> list[str]:
     by_split = dict[str, list[str]]()
     for name in data:
         by_split.setdefault(_find_split(name) or "", []).append(name)
+    # As in the datasets library: files without a split in their names are all training data.
     if set(by_split) == {""}:
         by_split = {"train": data}
     by_split.pop("", None)

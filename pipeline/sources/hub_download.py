@@ -85,6 +85,7 @@ class _Download:
 
     def run(self) -> Path:
         """Returns the finished file; its bytes have the listed digest."""
+        # A second attempt from zero: a partial file of an earlier run may hold bytes of another mirror.
         for _ in range(2):
             if not self.path.exists():
                 self._download_rest()
@@ -108,6 +109,7 @@ class _Download:
             size = self.part.stat().st_size
             if size > most:
                 most, patience.failures = size, 0
+            # The request succeeded without new bytes: count it as a failure, or this would loop for ever.
             elif patience.failures == failures:
                 patience.wait(f"{size} of {self.file.size} bytes and no more")
         self.part.rename(self.path)
@@ -115,6 +117,7 @@ class _Download:
     def _append_missing(self) -> int:
         """Asks for what is missing and writes what comes; the connection may end before the file does."""
         with self.part.open("ab") as part, get(self.remote, self.file.name, part.tell()) as response:
+            # A server may ignore the range and send the whole file: appending that would corrupt it.
             if not response.headers.get("content-range", "").startswith(f"bytes {part.tell()}-"):
                 part.seek(0)  # the whole file comes
                 part.truncate()

@@ -60,6 +60,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     if "model.safetensors" in tensors:
         weights = {"model.safetensors"}
     else:
+        # Repositories hold `consolidated.safetensors` or adapters beside the model; those must not be loaded.
         weights = {name for name in tensors if name.startswith("model-")} or tensors
         weights |= top & {INDEX}
     papers = {name for name in top if PAPERS.fullmatch(name)}

@@ -63,4 +63,5 @@ def _run_arguments(runtime: str) -> list[str]:
 
 def _bind_arguments(paths: Sequence[Path]) -> list[str]:
     """Bind mounts that fail where the path is missing, as `--volume` does not."""
+    # `--volume` creates a missing source as an empty directory owned by root.
     return [word for path in paths for word in ("--mount", f"type=bind,source={path},target={path}")]

@@ -36,6 +36,7 @@ def discover(store_root: Path | None, env: Mapping[str, str]) -> tuple[Toolchain
         if toolchain.kind == "environment"
     }
     candidates = [
+        # One installation, one name: its declared name is the one that recipes state.
         *(toolchain for toolchain in _find_on_path(env) if Path(toolchain.location) not in declared_bins),
         *declared,
     ]

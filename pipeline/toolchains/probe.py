@@ -51,6 +51,7 @@ class Memory:
         }
         with suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            # Write aside, then replace: a reader never sees half a file.
             aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
             try:
                 aside.write_text(json.dumps(entries))

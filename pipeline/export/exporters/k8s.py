@@ -165,6 +165,7 @@ def _build_deployment(deployment: Deployment, settings: K8sSettings) -> dict[str
         "spec": {
             "replicas": settings.replicas,
             "selector": {"matchLabels": _build_selector(deployment, settings)},
+            # maxSurge 0: a second pod would wait for the GPUs that the first one holds.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "template": {
                 "metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]},

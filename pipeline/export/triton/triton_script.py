@@ -51,6 +51,7 @@ def _start_servers(deployment: Deployment, settings: TritonSettings) -> str:
         loads = (
             ["--model-control-mode=explicit", *(f"--load-model={name}" for name in models)] if rank else []
         )
+        # Ranks beyond the first must not load the Python models, or each would answer requests.
         words += [
             *([":"] if rank else []),
             "-n", "1", "tritonserver", '--model-repository="$repository"', *loads,

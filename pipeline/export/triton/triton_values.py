@@ -66,6 +66,7 @@ def resolve(
         "gpt_model_path": engine_dir,
         "max_beam_width": beams,
         "batch_scheduler_policy": settings.scheduler_policy,
+        # Each engine takes its fraction of what is free; with a draft, two engines share one GPU.
         "kv_cache_free_gpu_mem_fraction": settings.kv_cache_fraction / engines,
         "kv_cache_host_memory_bytes": settings.kv_host_memory_bytes,
         "enable_kv_cache_reuse": reuses(limits, settings),

@@ -129,6 +129,7 @@ def _read_rotary(config: Config) -> tuple[float, dict[str, Any] | None, float]:
     theta = rotary.theta(config, f"rope_parameters.{WHOLE}", whole)
     windowed = (f"rope_parameters.{WINDOWED}", blocks[WINDOWED])
     local = rotary.base(config, *windowed, "rope_local_base_freq", LOCAL_THETA)
+    # ModelShape holds one scaling, for the layers that see all positions.
     if (kind := rotary.kind(config, *windowed)) != "default":
         config.refuse(
             f"rope_parameters.{WINDOWED}: rope_type {shortened(kind)} is not supported; supported: default"
@@ -192,6 +193,7 @@ def _read_windows(config: Config, kin: Architecture, layers: int) -> tuple[int |
     if window is None and WINDOWED in kinds:
         config.refuse(f"sliding_window is null, but layers are of kind {WINDOWED}; give it a value")
     windows = tuple(window if kind == WINDOWED else None for kind in kinds)
+    # TensorRT-LLM's GemmaConfig has one number, `_sliding_window_pattern`; other orders cannot be stated.
     if kin.qk_norm and window is not None and window_pattern(windows) is None:
         config.refuse(
             f"layer_types has {WHOLE} in layers "

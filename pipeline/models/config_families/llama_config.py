@@ -117,6 +117,7 @@ def _read_windows(config: Config, layers: int) -> tuple[int | None, ...]:
     if "use_sliding_window" not in defaults:
         return (config.maybe_whole("sliding_window"),) * layers
     window = config.maybe_whole("sliding_window") if config.switch("use_sliding_window") else None
+    # Qwen's layers below this number see all positions, although the switch is on.
     first = config.whole("max_window_layers", least=0)
     usual = [WHOLE if window is None or number < first else WINDOWED for number in range(layers)]
     kinds = config_fields.layer_types(config, usual, (WHOLE, WINDOWED))

@@ -85,6 +85,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     scaling = (dense.rope_scaling or {}).get("rope_type")
     if scaling in NEED_HEAD_DIM and kin.known.model_type == "mixtral" and config.value("head_dim") is None:
         config.refuse(f"rope_type {scaling!r} of a Mixtral needs head_dim; set it to {dense.head_dim}")
+    # Each number alone may be allowed; their product is the number of tensor names that a plan builds.
     if dense.num_layers * experts.count > MOST_EXPERTS:
         config.refuse(
             f"num_hidden_layers {dense.num_layers} of {experts.count} experts each; "

@@ -77,6 +77,7 @@ def _read_rope(
     else:
         rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", block.get(ORIGINAL)))
     _require_default_factors(config, name, block, decoder["max_position_embeddings"] / original)
+    # Rotary embeddings turn channels in pairs, so there is one factor per pair.
     pairs = decoder["head_dim"] // 2
     short, long = (_read_factors(config, name, block, key, pairs) for key in ("short_factor", "long_factor"))
     return theta, {"rope_type": "longrope", "short_factor": short, "long_factor": long, ORIGINAL: original}
