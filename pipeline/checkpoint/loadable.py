@@ -110,7 +110,7 @@ def _check_stages(shape: ModelShape, pp: int, version: str, release: tuple[int, 
     if remainder and release < SPREADS:
         yield (
             f"engine.pp: TensorRT-LLM {version} gives each of {pp} stages {shape.num_layers // pp} layers "
-            f"and drops the last {remainder} without a word; choose one of {divisors(shape.num_layers)}"
+            f"and silently drops the last {remainder}; choose one of {divisors(shape.num_layers)}"
         )
     # Since 0.18 the loader accepts unequal stages, but only with the larger ones first.
     elif remainder:

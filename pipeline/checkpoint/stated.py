@@ -38,7 +38,7 @@ def differences(
     if len(mismatches) == len(modules) and len(kinds) == 1 and precision.uniform:
         _, says, fmt = mismatches[0]
         problems = [
-            f"config.json says quantization {says or 'none'!r}, "
+            f"config.json states quantization {says or 'none'!r}, "
             f"format {fmt.name!r} is {algorithm(fmt) or 'none'!r}"
         ]
     else:
@@ -67,7 +67,7 @@ def _read_format(says: str, name: str, tensors: Collection[str], smoothed: bool)
     candidates = [fmt for fmt in FORMATS.values() if algorithm(fmt) == says]
     if not candidates:
         algorithms = ", ".join(dict.fromkeys(algorithm(fmt) for fmt in FORMATS.values() if fmt.quant_algo))
-        raise SourceError(f"{name}: config.json says quantization {says!r}; supported: {algorithms}")
+        raise SourceError(f"{name}: config.json states quantization {says!r}; supported: {algorithms}")
     if len(candidates) == 1:
         return candidates[0]
     # o_proj and down_proj follow no norm, so AWQ cannot fold their factors: a smoothed one stores them.
@@ -81,7 +81,7 @@ def kv_cache(block: Mapping[str, Any]) -> str:
     for name, kv_scheme in KV_SCHEMES.items():
         if kv_scheme == scheme:
             return name
-    raise SourceError(f"config.json says KV cache {scheme!r}; supported: {', '.join(KV_SCHEMES.values())}")
+    raise SourceError(f"config.json states KV cache {scheme!r}; supported: {', '.join(KV_SCHEMES.values())}")
 
 
 def algorithm(fmt: Format) -> str:
@@ -109,15 +109,14 @@ def _list_algorithms(block: Mapping[str, Any], modules: Sequence[str]) -> Iterat
 def _describe_difference(name: str, says: str, precision: Precision) -> str:
     fmt, pattern = precision.of(name), pattern_of(precision, name)
     by = f"by the exception {pattern!r}" if pattern else "by default"
-    return (
-        f"{name}: config.json says {says or 'none'!r}; {by} it is {fmt.name!r}, {algorithm(fmt) or 'none'!r}"
-    )
+    recipe = f"{by} it is {fmt.name!r}, {algorithm(fmt) or 'none'!r}"
+    return f"{name}: config.json states {says or 'none'!r}; {recipe}"
 
 
 def _compare_kv_cache(block: Mapping[str, Any], kv_cache: str) -> Iterator[str]:
     scheme = _read_kv_scheme(block)
     if scheme != KV_SCHEMES[kv_cache]:
-        yield f"config.json says KV cache {scheme!r}, kv_cache {kv_cache!r} is {KV_SCHEMES[kv_cache]!r}"
+        yield f"config.json states KV cache {scheme!r}, kv_cache {kv_cache!r} is {KV_SCHEMES[kv_cache]!r}"
 
 
 def _read_kv_scheme(block: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ class Patience:
             raise SourceError(f"{self.where}: HF_HUB_OFFLINE is set; unset it, or use a local path") from None
         except (ValueError, httpx.InvalidURL) as exc:
             raise SourceError(
-                f"{self.where}: no hub's answer ({type(exc).__name__}); check repo and HF_ENDPOINT"
+                f"{self.where}: the answer is not a hub's ({type(exc).__name__}); check repo and HF_ENDPOINT"
             ) from None
         return None
 
@@ -103,13 +103,13 @@ class Patience:
         if self.failures >= self.limit:
             raise SourceError(
                 f"{self.where}: {why}, {self.failures} times in a row; check the network and run again: "
-                "what is there already is kept"
+                "downloaded parts are kept"
             )
         # A hub may ask for hours; the user decides then, and partial files are kept.
         if (seconds or 0) > LONGEST_WAIT_S:
             raise SourceError(f"{self.where}: {why}, the hub asks to wait {seconds:g} s; run again later")
         if self.stop.wait(min(8.0, 0.25 * 2**self.failures) if seconds is None else seconds):
-            raise SourceError(f"{self.where}: given up, because another file failed")
+            raise SourceError(f"{self.where}: stopped because another file failed")
 
 
 def _read_requested_wait(response: httpx.Response) -> float | None:

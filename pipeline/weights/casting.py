@@ -58,7 +58,7 @@ def _cast_pieces(checkpoint: Checkpoint, entry: TensorEntry, dtype: str) -> Iter
         if bool(np.any((values.view(unsigned) & mask) == mask)):
             raise SourceError(
                 f"{entry.file}: tensor {entry.name!r} of type {entry.dtype} holds values that are beyond the "
-                f"range of {dtype}, the type that config.json says; correct dtype there"
+                f"range of {dtype}, the type in config.json; correct dtype there"
             )
         yield values
         checkpoint.drop_pages(entry, start, stop)

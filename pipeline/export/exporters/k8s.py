@@ -84,7 +84,7 @@ class K8s:
             problems.append("a pod does not see the store: --reference is not for k8s; use --copy or --link")
         if settings.gpu_product is None and gpu_product(deployment) is None:
             problems.append(
-                "the version does not say its GPU; give it: --set gpu_product=NVIDIA-H100-80GB-HBM3"
+                "the version does not name its GPU; name it: --set gpu_product=NVIDIA-H100-80GB-HBM3"
             )
         return problems
 

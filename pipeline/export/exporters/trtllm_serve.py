@@ -55,10 +55,7 @@ class TrtllmServe:
             chosen = sorted(settings.model_fields_set & OF_ENGINES)
             return [
                 *llm_api.reasons(deployment),
-                *(
-                    f"{name}: it stands in llm_options.yaml, which was measured; change the recipe"
-                    for name in chosen
-                ),
+                *(f"{name}: llm_options.yaml sets it, as measured; change the recipe" for name in chosen),
             ]
         if deployment.limits is None:
             return [own_runtime(deployment)]

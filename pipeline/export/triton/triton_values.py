@@ -201,7 +201,7 @@ def _check_lookahead(deployment: Deployment, limits: EngineLimits, settings: Tri
         )
     if deployment.release < LOOKAHEAD_SINCE:
         return [
-            f"the Triton backend of TensorRT-LLM {deployment.version} cannot be told the sizes that a "
+            f"the Triton backend of TensorRT-LLM {deployment.version} cannot receive the sizes that a "
             "lookahead engine needs; build with 0.19 or later"
         ]
     chosen = _choose_lookahead(limits, settings)
