@@ -106,12 +106,14 @@ def build(job: ShardedJob, progress: Progress) -> None:
     heads = with_heads.read(job, shape)
     if heads is not None:
         checkpoint, ranks = heads.beside(checkpoint), heads.extended(ranks)
-    uses_of, left_out = conversion_audit.uses(ranks), _left(checkpoint, shape)
+    uses_of, left_out = conversion_audit.uses(ranks), _find_unused_tensors(checkpoint, shape)
     kinds = {name: (entry.dtype, entry.shape) for name, entry in checkpoint.entries.items()}
     conversion_audit.check(uses_of, kinds, left_out, str(checkpoint.directory))
+    # The last check before the first byte. It reads all scales and compares them, so it runs after the
+    # header checks, which cost nothing.
     check_scales(checkpoint, shape)
     _copy_tokenizer(checkpoint.directory, out / "tokenizer")
-    write_all(_rank_files(checkpoint, ranks, out), progress)
+    write_all(_split_into_files(checkpoint, ranks, out), progress)
     _write_json(out / "audit.json", conversion_audit.report(ranks, uses_of, left_out))
     config = naming.config(engine_config(shape, precision, tp, pp, kv_cache, ep), old)
     if heads is not None:
@@ -145,7 +147,7 @@ def quantization_block(checkpoint: Checkpoint) -> Mapping[str, Any]:
         raise SourceError(f"{beside}: not as ModelOpt writes it ({exc!r}); fetch the file again") from exc
 
 
-def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
+def _find_unused_tensors(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
     """Lists source tensors that no rank needs, with the reason; a tied head must equal the embedding."""
     kin = family(shape.architecture)
     left_out = {
@@ -184,78 +186,88 @@ class RankFile:
 
     def write(self, wrote: Callable[[int], None]) -> None:
         """Writes the file; the checkpoint's mappings are this call's own."""
+        # The memory maps of the parent do not survive pickling, and a shared one would let one rank's
+        # drop_pages evict the pages that another rank is reading.
         own = Checkpoint(self.checkpoint.directory, self.checkpoint.config, self.checkpoint.entries)
-        write_safetensors(self.path, [_tensor_plan(own, tensor) for tensor in self.tensors], wrote=wrote)
+        write_safetensors(self.path, [_plan_tensor(own, tensor) for tensor in self.tensors], wrote=wrote)
 
 
-def _rank_files(checkpoint: Checkpoint, ranks: Sequence[Sequence[LocalTensor]], out: Path) -> list[RankFile]:
+def _split_into_files(
+    checkpoint: Checkpoint, ranks: Sequence[Sequence[LocalTensor]], out: Path
+) -> list[RankFile]:
     """Says what to write; each file gets the part of the checkpoint's header that it reads."""
     parts = []
     for rank, tensors in enumerate(ranks):
+        # A rank file is pickled to its process; the header of a large checkpoint has 100,000 entries.
         entries = {name: checkpoint.entries[name] for name in conversion_audit.uses([tensors])}
         subset = Checkpoint(checkpoint.directory, checkpoint.config, entries)
         parts.append(RankFile(out / f"rank{rank}.safetensors", subset, tensors))
     return parts
 
 
-def _tensor_plan(checkpoint: Checkpoint, tensor: LocalTensor) -> TensorPlan:
-    return TensorPlan(tensor.name, tensor.dtype, tensor.shape, lambda: _chunks(checkpoint, tensor))
+def _plan_tensor(checkpoint: Checkpoint, tensor: LocalTensor) -> TensorPlan:
+    return TensorPlan(tensor.name, tensor.dtype, tensor.shape, lambda: _produce_chunks(checkpoint, tensor))
 
 
-def _chunks(checkpoint: Checkpoint, tensor: LocalTensor) -> Iterator[Chunk]:
+def _produce_chunks(checkpoint: Checkpoint, tensor: LocalTensor) -> Iterator[Chunk]:
     for part in tensor.parts:
         if isinstance(part, Fill):
-            yield _filled(part, tensor.dtype)
+            yield _fill_values(part, tensor.dtype)
         elif isinstance(part, Largest):
-            yield _largest(checkpoint, part)
+            yield _compute_largest(checkpoint, part)
         elif isinstance(part, PlusOne):
-            yield _plus_one(checkpoint, part, tensor.dtype)
+            yield _add_one(checkpoint, part, tensor.dtype)
         elif part.dtype in WIDENED and tensor.dtype == "F32":
-            yield _widened(checkpoint, part)
+            yield _read_widened(checkpoint, part)
         elif part.contiguous:
-            yield _span(checkpoint, part)
+            yield _locate_span(checkpoint, part)
         else:
-            yield from _rows(checkpoint, part)
+            yield from _read_rows(checkpoint, part)
 
 
-def _filled(part: Fill, dtype: str) -> Array:
+def _fill_values(part: Fill, dtype: str) -> Array:
+    # numpy has no bfloat16: the bits are written as unsigned integers of the same size.
     bits = ONES[dtype] if part.value else 0
     kind = np.dtype(NUMPY_TYPES[dtype])
     return np.full(part.extent, bits, np.dtype(f"u{kind.itemsize}"))
 
 
-def _largest(checkpoint: Checkpoint, part: Largest) -> Array:
+def _compute_largest(checkpoint: Checkpoint, part: Largest) -> Array:
     """Computes a float32 value [1]; check_scales has seen that its sources are positive and finite."""
     values = [checkpoint.floats(each.source) for each in part.sources]
     return np.array([max(part.floor, *(float(value) for value in values))], np.float32)
 
 
-def _widened(checkpoint: Checkpoint, part: Slice) -> Array:
+def _read_widened(checkpoint: Checkpoint, part: Slice) -> Array:
     """Reads a small whole tensor as float32."""
     assert part.extent == part.shape
     return checkpoint.floats(part.source)
 
 
-def _plus_one(checkpoint: Checkpoint, part: PlusOne, dtype: str) -> Array:
+def _add_one(checkpoint: Checkpoint, part: PlusOne, dtype: str) -> Array:
     """Adds one in float32; the sum is rounded to nearest, ties to even."""
+    # In bfloat16 the sum would be rounded twice; ModelOpt and TensorRT-LLM add in float32 too.
     return narrowed(checkpoint.floats(part.source.source) + np.float32(1), dtype)
 
 
-def _span(checkpoint: Checkpoint, part: Slice) -> Span:
+def _locate_span(checkpoint: Checkpoint, part: Slice) -> Span:
     entry = checkpoint.entries[part.source]
     if not part.shape:
         return Span(entry.file, entry.start, entry.end)
+    # Slice.contiguous holds here: all dimensions but the first are whole, so rows are consecutive bytes.
     row = entry.nbytes // part.shape[0]
     start, stop = part.ranges[0]
     return Span(entry.file, entry.start + start * row, entry.start + stop * row)
 
 
-def _rows(checkpoint: Checkpoint, part: Slice) -> Iterator[Array]:
+def _read_rows(checkpoint: Checkpoint, part: Slice) -> Iterator[Array]:
     """Yields a box of a matrix as runs of rows, giving back the memory of each run once it is written."""
     entry = checkpoint.entries[part.source]
     (first, last), (left, right) = part.ranges
     source = checkpoint.array(part.source)
     row = entry.nbytes // part.shape[0]
+    # A row-parallel slice takes columns out of every row: the kernel cannot copy it in one piece, and the
+    # mapped source would fill memory if its pages were not dropped run by run.
     step = max(1, PIECE_BYTES // row)
     for start in range(first, last, step):
         stop = min(start + step, last)

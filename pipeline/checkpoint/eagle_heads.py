@@ -76,7 +76,7 @@ def read(config: Mapping[str, Any], tensors: Mapping[str, Kind], place: str = ""
     shape = read_shape(config, place)
     dtype = tensors["fc.weight"][0] if "fc.weight" in tensors else ""
     net = Eagle(shape, dtype, "fc.bias" in tensors)
-    if mismatches := differences({name: (dtype, size) for name, size in _sources(net)}, tensors):
+    if mismatches := differences({name: (dtype, size) for name, size in _list_source_shapes(net)}, tensors):
         raise SourceError(
             f"not an EAGLE-1 net of one layer of {shape.hidden_size} ({dtype or 'no fc.weight'}): "
             f"{', '.join(mismatches)}; give a net in that layout"
@@ -91,7 +91,7 @@ def reasons(net: Eagle, shape: ModelShape, kv_cache: str, tp: int, pp: int) -> I
             f"speculative.mode: TensorRT-LLM adds EAGLE's net to no {shape.architecture}; choose a model of "
             f"{', '.join(BASES)}, or another mode"
         )
-    for field, net_value, model_value in _pairs(net, shape):
+    for field, net_value, model_value in _list_shared_fields(net, shape):
         if net_value != model_value:
             yield (
                 f"speculative.draft: the net's {field} is {net_value}, the model's {model_value}; choose a "
@@ -119,9 +119,10 @@ def tensors(net: Eagle, shape: ModelShape, place: Place, max_draft_len: int) -> 
     head = kin.embedding if shape.tie_word_embeddings else kin.head
     for level in range(eagle.depth(eagle.tree(max_draft_len))):
         prefix = f"eagle_nets.{level}"
-        level_tensors = list(_drafter(net, f"{prefix}.drafter", place))
-        tensors += level_tensors if level == 0 else [_again(tensor) for tensor in level_tensors]
-        tensors.append(_again(table(f"{prefix}.lm_head.weight", head, shape, place)))
+        level_tensors = list(_list_drafter_tensors(net, f"{prefix}.drafter", place))
+        # The first copy owns the elements for the audit; the others repeat them with the reason COPY.
+        tensors += level_tensors if level == 0 else [_mark_copy(tensor) for tensor in level_tensors]
+        tensors.append(_mark_copy(table(f"{prefix}.lm_head.weight", head, shape, place)))
     return tensors
 
 
@@ -130,6 +131,7 @@ def config(
 ) -> dict[str, Any]:
     """Changes a model's config.json into that of model and net; quantization leaves the net alone."""
     block, tree = dict(base["quantization"]), eagle.tree(max_draft_len)
+    # The net has no scales. Without this pattern TensorRT-LLM would look for them and fail.
     if "exclude_modules" in block:
         block["exclude_modules"] = [*block["exclude_modules"], MODULES]
     return {
@@ -143,7 +145,7 @@ def config(
     }
 
 
-def _pairs(net: Eagle, shape: ModelShape) -> Iterator[tuple[str, Any, Any]]:
+def _list_shared_fields(net: Eagle, shape: ModelShape) -> Iterator[tuple[str, Any, Any]]:
     """What net and model must have in common."""
     net_shape = net.shape
     yield "hidden size", net_shape.hidden_size, shape.hidden_size
@@ -155,17 +157,17 @@ def _pairs(net: Eagle, shape: ModelShape) -> Iterator[tuple[str, Any, Any]]:
     yield "rotary scaling", net_shape.rope_scaling, shape.rope_scaling
 
 
-def _layer(shape: ModelShape) -> list[Module]:
+def _list_layer_modules(shape: ModelShape) -> list[Module]:
     """The modules of the net's layer: a Llama layer without its first norm."""
     return [each for each in family(BASES[0]).layer(shape) if each.local != FIRST_NORM]
 
 
-def _fc(net: Eagle) -> Linear:
+def _describe_fc(net: Eagle) -> Linear:
     hidden = net.shape.hidden_size
     return Linear("fc", "column", (Part("fc", hidden, hidden),), 2 * hidden, net.bias)
 
 
-def _sources(net: Eagle) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _list_source_shapes(net: Eagle) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yields name and shape of every tensor of the net."""
     shape = net.shape
     hidden = shape.hidden_size
@@ -173,7 +175,7 @@ def _sources(net: Eagle) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "fc.weight", (hidden, 2 * hidden)
     if net.bias:
         yield "fc.bias", (hidden,)
-    for module in _layer(shape):
+    for module in _list_layer_modules(shape):
         if isinstance(module, Norm):
             yield f"layers.0.{module.source}.weight", (module.size,)
         elif isinstance(module, Linear):
@@ -181,20 +183,21 @@ def _sources(net: Eagle) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield f"layers.0.{part.source}.weight", (part.outputs, module.inputs)
 
 
-def _drafter(net: Eagle, prefix: str, place: Place) -> Iterator[LocalTensor]:
+def _list_drafter_tensors(net: Eagle, prefix: str, place: Place) -> Iterator[LocalTensor]:
     """Lists the tensors of one copy but for its output head."""
     shape, names = net.shape, (f"{prefix}.fc", PREFIX.removesuffix("."))
     yield table(f"{prefix}.vocab_embedding.weight", f"{PREFIX}embed_tokens.weight", shape, place)
-    yield from module_tensors(_fc(net), names, shape, PLAIN, place)
+    yield from module_tensors(_describe_fc(net), names, shape, PLAIN, place)
     if not net.bias:
+        # TensorRT-LLM's `fc` always has a bias, and its loader refuses a file without one.
         rows = (shape.hidden_size // place.tp,)
         yield LocalTensor(f"{prefix}.fc.bias", net.dtype, rows, (Fill(0, rows, NO_BIAS),))
-    for module in _layer(shape):
+    for module in _list_layer_modules(shape):
         names = (f"{prefix}.layers.0.{module.local}", f"{PREFIX}layers.0")
         yield from module_tensors(module, names, shape, PLAIN, place)
 
 
-def _again(tensor: LocalTensor) -> LocalTensor:
+def _mark_copy(tensor: LocalTensor) -> LocalTensor:
     """The same tensor as a copy of elements that another one has."""
     parts = tuple(
         replace(part, reason=part.reason or COPY) if isinstance(part, Slice) else part

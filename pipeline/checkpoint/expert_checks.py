@@ -20,33 +20,36 @@ def reasons(shape: ModelShape, tp: int, ep: int) -> Iterator[str]:
             yield f"engine.ep: {ep} needs a model with experts, {shape.architecture} has none; leave it out"
         return
     if tp % ep:
-        yield f"engine.ep: {ep} does not divide engine.tp {tp}; choose one of {_divisors(tp, experts.count)}"
+        choices = _list_divisors(tp, experts.count)
+        yield f"engine.ep: {ep} does not divide engine.tp {tp}; choose one of {choices}"
         return
     if experts.count % ep:
         yield (
             f"engine.ep: {ep} does not divide {experts.count} experts; "
-            f"choose one of {_divisors(tp, experts.count)}"
+            f"choose one of {_list_divisors(tp, experts.count)}"
         )
+    # ep ranks hold different experts, so only tp / ep ranks divide the channels of one.
     if experts.intermediate_size % (tp // ep):
         yield (
             f"engine.tp: {tp // ep} ranks (tp {tp} / ep {ep}) cannot share the {experts.intermediate_size} "
             "channels of an expert equally; choose another tp, or raise engine.ep"
         )
+    # The shared expert is a plain MLP: TensorRT-LLM divides it over all tp ranks, whatever ep is.
     if experts.shared_intermediate_size % tp:
         yield (
             f"engine.tp: {tp} does not divide the {experts.shared_intermediate_size} channels of the shared "
-            f"expert; choose one of {_divisors(experts.shared_intermediate_size, shape.num_heads)}"
+            f"expert; choose one of {_list_divisors(experts.shared_intermediate_size, shape.num_heads)}"
         )
 
 
-def _divisors(number: int, other: int) -> str:
+def _list_divisors(number: int, other: int) -> str:
     return ", ".join(str(each) for each in range(1, number + 1) if number % each == 0 and other % each == 0)
 
 
 def refused_formats(shape: ModelShape, precision: Precision) -> Iterator[str]:
     """Yields each format that no expert can have and some expert has, with the way out."""
     refused: dict[str, str] = {}
-    for module in _linears(shape):
+    for module in _list_linears(shape):
         name = precision.of(module).name
         if name in EXPERT_REFUSALS:
             refused.setdefault(name, module)
@@ -58,7 +61,7 @@ def refused_formats(shape: ModelShape, precision: Precision) -> Iterator[str]:
         )
 
 
-def _linears(shape: ModelShape) -> Iterator[str]:
+def _list_linears(shape: ModelShape) -> Iterator[str]:
     """Yields one source linear of every stack and of the shared expert, layer by layer."""
     kin = family(shape.architecture)
     for layer in range(shape.num_layers if shape.experts else 0):

@@ -27,7 +27,7 @@ CAST = ("F64", "F32", "F16", "BF16")
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of a layer, or of an expert."""
 
-MOST_TOLD = 20
+MAX_PROBLEMS = 20
 """Problems that are told one by one."""
 
 ADAPTER = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")
@@ -49,13 +49,13 @@ class Comparison:
         """Yields what is done with tensors that a model of `dtype` does not hold as they are."""
         for cast_dtype in sorted(set(self.cast.values())):
             names = [name for name, each in self.cast.items() if each == cast_dtype]
-            yield f"{_counted(names)} {cast_dtype}, cast to {dtype} as config.json says"
+            yield f"{_name_tensors(names)} {cast_dtype}, cast to {dtype} as config.json says"
         for why in dict.fromkeys(self.left_out.values()):
             names = [name for name, each in self.left_out.items() if each == why]
-            yield f"{_counted(names)} not read: {why}"
+            yield f"{_name_tensors(names)} not read: {why}"
 
 
-def _counted(names: list[str]) -> str:
+def _name_tensors(names: list[str]) -> str:
     more = f" and {len(names) - 1} more tensors are" if len(names) > 1 else " is"
     return f"{plain(names[0])}{more}"
 
@@ -74,9 +74,10 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
     _require_plausible(shape, len(entries), where)
     expected = source_tensors(shape)
     renamed, foreign = without_prefixes(expected, entries, shape, where)
-    left_out = _left_out(shape, renamed.keys() - expected.keys())
+    left_out = _find_ignored(shape, renamed.keys() - expected.keys())
     present = {name: entry for name, entry in renamed.items() if name not in left_out}
-    layers = shape.num_layers if present.keys() == expected.keys() else _layers_held(shape, present)
+    # The usual case is a complete checkpoint: comparing keys avoids parsing every name for its number.
+    layers = shape.num_layers if present.keys() == expected.keys() else _count_layers(shape, present)
     if layers != shape.num_layers:
         start = family(shape.architecture).layers
         lines.append(
@@ -84,12 +85,12 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
             f"({start}.0 to {layers - 1}); correct the number, or get all files of the checkpoint"
         )
     return Comparison(
-        problems=_limited(
+        problems=_limit_problems(
             [
                 *lines,
                 *foreign,
-                *_untied(shape, renamed, where),
-                *_Odd(where, shape, layers).all(expected, present),
+                *_check_tied_head(shape, renamed, where),
+                *_TensorProblems(where, shape, layers).all(expected, present),
             ]
         ),
         left_out=left_out,
@@ -104,6 +105,7 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
 def _require_plausible(shape: ModelShape, count: int, where: str) -> None:
     """Refuses to make a list of what no memory may hold."""
     experts = shape.experts.count if shape.experts else 1
+    # A config.json may ask for 1,024 layers of 4,096 experts; listing their names would take gigabytes.
     if shape.num_layers * experts > count:
         stated_sizes = f"{shape.num_layers} layers" + (f" of {experts} experts" if shape.experts else "")
         raise SourceError(
@@ -121,6 +123,7 @@ def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
             f"the checkpoint is quantized already (quantization_config{method}); "
             "give the one it was made from"
         )
+    # transformers would load that file instead; the weights read here would be another model's.
     if (file := config.get("transformers_weights")) is not None:
         problems.append(
             f"transformers_weights is {file!r}; only model.safetensors and what model.safetensors.index.json "
@@ -129,7 +132,7 @@ def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
+def _find_ignored(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     """What transformers reads over, with the reason."""
     kin = family(shape.architecture)
     reasons = {name: "config.json says it" for name in sorted(unwanted) if read_over(shape, name)}
@@ -138,7 +141,7 @@ def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     return reasons
 
 
-def _untied(shape: ModelShape, entries: Mapping[str, TensorEntry], where: str) -> Iterator[str]:
+def _check_tied_head(shape: ModelShape, entries: Mapping[str, TensorEntry], where: str) -> Iterator[str]:
     """Yields a problem where headers tell that the head is not the embedding it should be tied to."""
     kin = family(shape.architecture)
     if not shape.tie_word_embeddings or not {kin.head, kin.embedding} <= entries.keys():
@@ -152,10 +155,10 @@ def _untied(shape: ModelShape, entries: Mapping[str, TensorEntry], where: str) -
         )
 
 
-def _limited(problems: list[str]) -> tuple[str, ...]:
+def _limit_problems(problems: list[str]) -> tuple[str, ...]:
     """The first problems, and how many more there are."""
-    more = len(problems) - MOST_TOLD
-    return (*problems[:MOST_TOLD], *([f"and {more} more problems of its tensors"] if more > 0 else ()))
+    more = len(problems) - MAX_PROBLEMS
+    return (*problems[:MAX_PROBLEMS], *([f"and {more} more problems of its tensors"] if more > 0 else ()))
 
 
 def read_over(shape: ModelShape, name: str) -> bool:
@@ -166,16 +169,17 @@ def read_over(shape: ModelShape, name: str) -> bool:
     return shape.rope_local_theta is None and INV_FREQ.search(name) is not None
 
 
-def _layers_held(shape: ModelShape, present: Iterable[str]) -> int:
+def _count_layers(shape: ModelShape, present: Iterable[str]) -> int:
     """How many whole layers there are; as many as there should be where they do not count from 0 on."""
     start = family(shape.architecture).layers + "."
     numbers = {name.removeprefix(start).partition(".")[0] for name in present if name.startswith(start)}
     layers = {int(number) for number in numbers if number.isdecimal()}
+    # Gaps mean lost files, not a smaller model: then every missing tensor is listed by itself.
     return len(layers) if layers and layers == set(range(len(layers))) else shape.num_layers
 
 
 @dataclass(frozen=True, slots=True)
-class _Odd:
+class _TensorProblems:
     """Finds tensors that are missing, too many, or of another shape or type."""
 
     where: str
@@ -186,31 +190,34 @@ class _Odd:
     def all(self, expected: Mapping[str, Size], present: Mapping[str, TensorEntry]) -> Iterator[str]:
         """Yields every kind of problem, with its first tensor."""
         kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for file, name, text in self._each(expected, present):
+        for file, name, text in self._list_each(expected, present):
+            # One cause usually repeats in every layer and expert: group by the name without its numbers.
             kinds[NUMBER.sub("*", name), text].append(f"{self.where}{file}: {plain(name)}")
         for (_, text), places in kinds.items():
             alike = f" (and {len(places) - 1} more like it)" if len(places) > 1 else ""
             yield f"{places[0]}{alike} {text}"
 
-    def _each(
+    def _list_each(
         self, expected: Mapping[str, Size], present: Mapping[str, TensorEntry]
     ) -> Iterator[tuple[str, str, str]]:
         """Yields file and name of every odd tensor, and what is wrong with it."""
         for name, size in expected.items():
             if (entry := present.get(name)) is None:
-                if not self._beyond(name):
-                    yield "", name, self._missing(name)
+                if not self._is_beyond(name):
+                    yield "", name, self._describe_missing(name)
             elif entry.shape != size or entry.dtype not in CAST:
-                yield from ((f"/{entry.file.name}", entry.name, t) for t in self._odd(name, size, entry))
+                yield from (
+                    (f"/{entry.file.name}", entry.name, t) for t in self._describe_mismatch(name, size, entry)
+                )
         for name in sorted(present.keys() - expected.keys()):
-            if not self._beyond(name):
-                yield f"/{present[name].file.name}", present[name].name, self._extra(name)
+            if not self._is_beyond(name):
+                yield f"/{present[name].file.name}", present[name].name, self._describe_extra(name)
 
-    def _beyond(self, name: str) -> bool:
+    def _is_beyond(self, name: str) -> bool:
         number = name.removeprefix(f"{family(self.shape.architecture).layers}.").partition(".")[0]
         return number.isdecimal() and int(number) >= min(self.layers, self.shape.num_layers)
 
-    def _missing(self, name: str) -> str:
+    def _describe_missing(self, name: str) -> str:
         if name != family(self.shape.architecture).head:
             return "is missing; get the checkpoint again"
         return (
@@ -218,7 +225,7 @@ class _Odd:
             "if the model has no head of its own"
         )
 
-    def _odd(self, name: str, size: Size, entry: TensorEntry) -> Iterator[str]:
+    def _describe_mismatch(self, name: str, size: Size, entry: TensorEntry) -> Iterator[str]:
         kin = family(self.shape.architecture)
         if entry.shape != size:
             rows = f" (vocab_size {size[0]})" if name in (kin.embedding, kin.head) else ""
@@ -229,7 +236,7 @@ class _Odd:
                 "already, or no model; give the one it was made from"
             )
 
-    def _extra(self, name: str) -> str:
+    def _describe_extra(self, name: str) -> str:
         if ADAPTER.search(name):
             return "is of an adapter; merge it into the model (`merge_and_unload()`) and save that"
         if QUANTIZED.search(name):

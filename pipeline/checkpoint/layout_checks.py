@@ -16,10 +16,14 @@ SHOWN = 4
 
 def reasons(shape: ModelShape, precision: Precision, tp: int, pp: int, ep: int = 1) -> list[str]:
     """Lists why the layout is impossible, each with the recipe field to change; empty if it is possible."""
-    problems = [*_layers(shape, pp), *_heads(shape, tp), *expert_checks.reasons(shape, tp, ep)]
-    problems += [*(_channels(shape, tp) if shape.experts is None else ()), *_split_groups(shape, precision)]
+    problems = [*_check_stages(shape, pp), *_check_heads(shape, tp), *expert_checks.reasons(shape, tp, ep)]
+    problems += [
+        *(_check_channels(shape, tp) if shape.experts is None else ()),
+        *_check_fused_formats(shape, precision),
+    ]
     problems += expert_checks.refused_formats(shape, precision)
-    return problems or list(dict.fromkeys(_unfit(shape, precision, tp, ep)))
+    # Channels per rank mean nothing while heads or layers do not divide: those problems come first, alone.
+    return problems or list(dict.fromkeys(_check_linears(shape, precision, tp, ep)))
 
 
 def divisors(number: int, *others: int) -> str:
@@ -27,7 +31,7 @@ def divisors(number: int, *others: int) -> str:
     return ", ".join(str(n) for n in range(1, number + 1) if not any(each % n for each in (number, *others)))
 
 
-def _layers(shape: ModelShape, pp: int) -> Iterator[str]:
+def _check_stages(shape: ModelShape, pp: int) -> Iterator[str]:
     """Says if stages would differ in size, which no backend loads (`loadable` has TensorRT-LLM's why)."""
     if shape.num_layers % pp:
         yield (
@@ -36,25 +40,26 @@ def _layers(shape: ModelShape, pp: int) -> Iterator[str]:
         )
 
 
-def _heads(shape: ModelShape, tp: int) -> Iterator[str]:
+def _check_heads(shape: ModelShape, tp: int) -> Iterator[str]:
     if shape.num_heads % tp:
         yield (
             f"engine.tp: {tp} does not divide {shape.num_heads} attention heads; "
-            f"choose one of {divisors(shape.num_heads, _inner(shape))}"
+            f"choose one of {divisors(shape.num_heads, _count_inner_channels(shape))}"
         )
+    # Either every rank gets the same number of key heads, or the same number of ranks share each.
     if shape.num_kv_heads % tp and tp % shape.num_kv_heads:
         yield (
             f"engine.tp: {tp} neither divides {shape.num_kv_heads} key/value heads nor is their multiple; "
-            f"choose one of {divisors(shape.num_kv_heads, shape.num_heads, _inner(shape))}"
+            f"choose one of {divisors(shape.num_kv_heads, shape.num_heads, _count_inner_channels(shape))}"
         )
 
 
-def _inner(shape: ModelShape) -> int:
+def _count_inner_channels(shape: ModelShape) -> int:
     """Inner channels that tp must divide, whatever ep is."""
     return shape.intermediate_size if shape.experts is None else shape.num_heads
 
 
-def _channels(shape: ModelShape, tp: int) -> Iterator[str]:
+def _check_channels(shape: ModelShape, tp: int) -> Iterator[str]:
     if shape.intermediate_size % tp:
         yield (
             f"engine.tp: {tp} does not divide {shape.intermediate_size} MLP channels; "
@@ -75,7 +80,7 @@ def linears(shape: ModelShape) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _split_groups(shape: ModelShape, precision: Precision) -> Iterator[str]:
+def _check_fused_formats(shape: ModelShape, precision: Precision) -> Iterator[str]:
     """Yields the linears that runtimes fuse and the recipe gives different formats, each once."""
     if precision.uniform:  # thousands of experts' names need not be looked at
         return
@@ -89,16 +94,17 @@ def _split_groups(shape: ModelShape, precision: Precision) -> Iterator[str]:
                 split.setdefault((*group, *patterns), []).append(names)
     for places in split.values():
         formats = ", ".join(
-            f"{name} is {_format_of(precision, name)}" for name in _shown(places[0], precision)
+            f"{name} is {_describe_format(precision, name)}" for name in _select_shown(places[0], precision)
         )
         more = f", and so in {len(places) - 1} more layers" if len(places) > 1 else ""
         yield f"format.except: {formats}{more}; runtimes fuse them, so give them one format"
 
 
-def _shown(names: tuple[str, ...], precision: Precision) -> list[str]:
+def _select_shown(names: tuple[str, ...], precision: Precision) -> list[str]:
     """Names all members of a small group; of a large one, the first that each format or pattern decides."""
     if len(names) <= SHOWN:
         return list(names)
+    # A stack of experts has hundreds of members; one per format and pattern shows the conflict.
     firsts: dict[tuple[str, str], str] = {}
     for name in names:
         firsts.setdefault((precision.of(name).name, pattern_of(precision, name)), name)
@@ -110,13 +116,13 @@ def pattern_of(precision: Precision, module: str) -> str:
     return next((pattern for pattern, _ in precision.exceptions if fnmatchcase(module, pattern)), "")
 
 
-def _format_of(precision: Precision, module: str) -> str:
+def _describe_format(precision: Precision, module: str) -> str:
     """A linear's format and what decides it: `int4_awq by 'model.layers.0.*'`."""
     pattern = pattern_of(precision, module)
     return f"{precision.of(module).name} by {repr(pattern) if pattern else 'default'}"
 
 
-def _unfit(shape: ModelShape, precision: Precision, tp: int, ep: int) -> Iterator[str]:
+def _check_linears(shape: ModelShape, precision: Precision, tp: int, ep: int) -> Iterator[str]:
     """Yields the linears whose channels the format or the layout cannot divide."""
     kin = family(shape.architecture)
     for layer in range(shape.num_layers):
@@ -125,11 +131,11 @@ def _unfit(shape: ModelShape, precision: Precision, tp: int, ep: int) -> Iterato
                 module = f"{kin.layers}.{layer}.{linear.sources[0]}"
                 where = f"format.except: {pattern!r}: " if (pattern := pattern_of(precision, module)) else ""
                 fmt, ranks = precision.of(module), tp // ep if linear.experts else tp
-                for problem in (*_blocks(linear, fmt, ranks), *_pairs(linear, fmt, ranks)):
+                for problem in (*_check_blocks(linear, fmt, ranks), *_check_pairs(linear, fmt, ranks)):
                     yield where + problem
 
 
-def _blocks(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
+def _check_blocks(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
     """Says if a linear's inputs, or its shards' inputs, are not whole blocks of one scale each."""
     block, names = fmt.block_size, ", ".join(part.source.rpartition(".")[2] for part in linear.parts)
     if block and linear.inputs % block:
@@ -137,6 +143,7 @@ def _blocks(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
             f"format: {fmt.name!r} needs whole {block}-element blocks, {names} has {linear.inputs} "
             "input channels; choose a format without blocks"
         )
+    # Column-parallel linears keep all inputs on every rank, so their blocks stay whole.
     elif block and linear.split == "row" and linear.inputs % (tp * block):
         yield (
             f"engine.tp: {tp} splits {names} ({linear.inputs} input channels) into shards that are not "
@@ -144,9 +151,10 @@ def _blocks(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
         )
 
 
-def _pairs(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
+def _check_pairs(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
     """Says if a linear's shards do not hold whole pairs of int4 output channels."""
     for part in linear.parts if fmt.weight == "int4" else ():
+        # Fewer heads than ranks are repeated, not divided further: no rank gets less than one unit.
         rows = part.outputs // (min(tp, part.units) if linear.split == "column" else 1)
         if rows % 2:
             yield (

@@ -68,18 +68,19 @@ def unloadable(
     What no backend can load is `checks.reasons`' business. An empty version means the newest.
     """
     release = numbers(version)
-    problems = [*_uneven(shape, pp, version, release), *_networks(shape, pp, version, release)]
+    problems = [*_check_stages(shape, pp, version, release), *_check_network(shape, pp, version, release)]
     if not problems:
-        problems += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
-        problems += [*_expert_blocks(shape, precision, version, release)]
-        problems += [*_unspared(shape, precision, version, release)]
-        problems += dict.fromkeys(_mixed_gemm(shape, precision, tp, ep))
+        problems += [*_check_rowwise(shape, precision), *_check_stage_formats(shape, precision, pp)]
+        problems += [*_check_expert_blocks(shape, precision, version, release)]
+        problems += [*_check_exclusions(shape, precision, version, release)]
+        problems += dict.fromkeys(_check_mixed_gemm(shape, precision, tp, ep))
     return problems
 
 
 def numbers(version: str) -> tuple[int, ...]:
     """Reads `0.16.0` or `1.2.0rc3` as its leading numbers; an empty version is later than any."""
     if not version:
+        # Rules compare with `<`: a version that is not stated must fail none of those about old releases.
         return (99,)
     problems = []
     for part in version.split("."):
@@ -104,13 +105,14 @@ def stored(precision: Precision) -> Precision:
     return replace(precision, default=kept(precision.default), exceptions=exceptions)
 
 
-def _uneven(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
+def _check_stages(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
     remainder = shape.num_layers % pp
     if remainder and release < SPREADS:
         yield (
             f"engine.pp: TensorRT-LLM {version} gives each of {pp} stages {shape.num_layers // pp} layers "
-            f"and drops the last {remainder} without a word; choose one of {divisors(shape.num_layers)}"
+            f"and silently drops the last {remainder}; choose one of {divisors(shape.num_layers)}"
         )
+    # Since 0.18 the loader accepts unequal stages, but only with the larger ones first.
     elif remainder:
         yield (
             f"engine.pp: TensorRT-LLM expects one more layer in the first {remainder} of {pp} stages, and "
@@ -118,7 +120,7 @@ def _uneven(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) 
         )
 
 
-def _networks(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
+def _check_network(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
     """What a family's own network lacks."""
     name = shape.architecture
     if pp > 1 and name in WHOLE_STAGES:
@@ -138,9 +140,9 @@ def _networks(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]
         )
 
 
-def _rowwise_mixture(shape: ModelShape, precision: Precision) -> Iterator[str]:
+def _check_rowwise(shape: ModelShape, precision: Precision) -> Iterator[str]:
     """Per-token FP8 replaces whole attentions, MLPs and norms, never one linear."""
-    layers = _layers(shape, precision)
+    layers = _list_formats(shape, precision)
     names = {fmt.name for layer in layers for fmt in layer}
     if "fp8_rowwise" in names and len(names) > 1:
         others = ", ".join(sorted(names - {"fp8_rowwise"}))
@@ -150,10 +152,11 @@ def _rowwise_mixture(shape: ModelShape, precision: Precision) -> Iterator[str]:
         )
 
 
-def _stages_differ(shape: ModelShape, precision: Precision, pp: int) -> Iterator[str]:
+def _check_stage_formats(shape: ModelShape, precision: Precision, pp: int) -> Iterator[str]:
     """Formats are looked up by a layer's number in its stage: stages must be alike."""
-    layers, each = _layers(shape, precision), shape.num_layers // pp
+    layers, each = _list_formats(shape, precision), shape.num_layers // pp
     for layer, formats in enumerate(layers):
+        # The loader numbers layers from 0 in every stage when it looks a format up.
         if formats != layers[layer % each]:
             yield (
                 f"format.except: layer {layer} has other formats than layer {layer % each}, and TensorRT-LLM "
@@ -163,13 +166,14 @@ def _stages_differ(shape: ModelShape, precision: Precision, pp: int) -> Iterator
             return
 
 
-def _expert_blocks(
+def _check_expert_blocks(
     shape: ModelShape, precision: Precision, version: str, release: tuple[int, ...]
 ) -> Iterator[str]:
     """Older experts know weights of one scale per channel only."""
     kin = family(shape.architecture)
     firsts = [stack.sources[0] for stack in kin.stacks(shape)]
     formats = (precision.of(f"{kin.layers}.{n}.{each}") for n in range(shape.num_layers) for each in firsts)
+    # The first linear of a stack decides: layout_checks refuses stacks with more than one format.
     blocked = next((fmt for fmt in formats if fmt.block_size), None)
     if blocked is not None and release < STACKED_BLOCKS:
         yield (
@@ -178,14 +182,15 @@ def _expert_blocks(
         )
 
 
-def _unspared(
+def _check_exclusions(
     shape: ModelShape, precision: Precision, version: str, release: tuple[int, ...]
 ) -> Iterator[str]:
     """Older loaders quantize every linear, and what ends in `gate.weight`, whatever the network leaves."""
     late = next((fmt.name for fmt in precision.formats if fmt.name in AT_BUILD), None)
     if late is None or release >= SPARES:
         return
-    others = {fmt.name for layer in _layers(shape, precision) for fmt in layer} - {late}
+    # These releases ignore `exclude_modules` in weight-only mode (see SPARES).
+    others = {fmt.name for layer in _list_formats(shape, precision) for fmt in layer} - {late}
     shared = shape.experts is not None and shape.experts.shared_intermediate_size
     unquantized = ["the gate of the shared expert"] if shared else []
     unquantized += [f"the linears of format {', '.join(sorted(others))}"] if others else []
@@ -196,7 +201,7 @@ def _unspared(
         )
 
 
-def _layers(shape: ModelShape, precision: Precision) -> list[list[Format]]:
+def _list_formats(shape: ModelShape, precision: Precision) -> list[list[Format]]:
     """The formats of every layer's linears."""
     kin = family(shape.architecture)
     return [
@@ -209,14 +214,14 @@ def _layers(shape: ModelShape, precision: Precision) -> list[list[Format]]:
     ]
 
 
-def _mixed_gemm(shape: ModelShape, precision: Precision, tp: int, ep: int) -> Iterator[str]:
+def _check_mixed_gemm(shape: ModelShape, precision: Precision, tp: int, ep: int) -> Iterator[str]:
     """Says which int4 linears have inputs or outputs per rank that no kernel takes."""
     kin = family(shape.architecture)
     modules = [module for module in kin.layer(shape) if isinstance(module, Linear)]
     for layer in range(shape.num_layers):
         for module in modules:
             fmt = precision.of(f"{kin.layers}.{layer}.{module.sources[0]}")
-            inputs, outputs = _held(module, tp // ep if module.experts else tp)
+            inputs, outputs = _count_channels(module, tp // ep if module.experts else tp)
             if fmt.weight == "int4" and (inputs % MIXED_GEMM or outputs % MIXED_GEMM):
                 yield (
                     f"engine.tp: {tp} gives each rank {inputs} inputs and {outputs} outputs of "
@@ -225,7 +230,7 @@ def _mixed_gemm(shape: ModelShape, precision: Precision, tp: int, ep: int) -> It
                 )
 
 
-def _held(module: Linear, tp: int) -> tuple[int, int]:
+def _count_channels(module: Linear, tp: int) -> tuple[int, int]:
     """Inputs and outputs of a linear on one rank; too few heads are repeated."""
     if module.split == "row":
         return module.inputs // tp, sum(part.outputs for part in module.parts)

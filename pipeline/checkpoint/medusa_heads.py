@@ -50,6 +50,7 @@ def read(tensors: Mapping[str, Kind]) -> Medusa:
     """Reads the sizes of heads from their tensors; a SourceError unless they are Medusa's."""
     matches = [re.fullmatch(r"(\d+)\.(\d+)(\.linear)?\.weight", name) for name in tensors]
     numbers = [(int(match[1]), int(match[2]), bool(match[3])) for match in matches if match]
+    # Counted, not read from config.json: `medusa_num_heads` of published heads can be wrong.
     layers = {layer for _, layer, hidden in numbers if hidden}
     first = f"0.{len(layers)}.weight"
     if not layers or first not in tensors or len(tensors[first][1]) != 2:
@@ -59,7 +60,7 @@ def read(tensors: Mapping[str, Kind]) -> Medusa:
         )
     dtype, (vocab, hidden) = tensors[first]
     heads = Medusa(1 + max(head for head, _, _ in numbers), len(layers), hidden, vocab, dtype)
-    if mismatches := differences({name: (dtype, size) for name, size in _sources(heads)}, tensors):
+    if mismatches := differences({name: (dtype, size) for name, size in _list_source_shapes(heads)}, tensors):
         raise SourceError(
             f"not {heads.num_heads} heads of {heads.num_layers} layers of {hidden} ({dtype}): "
             f"{', '.join(mismatches)}; fetch the heads again"
@@ -103,14 +104,15 @@ def tensors(heads: Medusa, shape: ModelShape, place: Place) -> list[LocalTensor]
     """Lists the heads' tensors on one rank; none before the last stage."""
     if place.pp_rank < place.pp - 1:
         return []
+    # Outputs are gathered: every rank needs the same number of rows, as in the model's own head.
     padded = padded_vocab(shape, place.tp)
     tensors_out = []
-    for source, size in _sources(heads):
+    for source, size in _list_source_shapes(heads):
         head, layer, *rest = source.split(".")
         last = rest == ["weight"]
         local = "lm_head" if last else f"medusa_layers.{layer}.linear"
         name = f"medusa_heads.{head}.{local}.{rest[-1]}"
-        tensors_out.append(_rows(name, source, size, (heads.dtype, padded if last else size[0]), place))
+        tensors_out.append(_plan_rows(name, source, size, (heads.dtype, padded if last else size[0]), place))
     return tensors_out
 
 
@@ -133,7 +135,7 @@ def config(base: Mapping[str, Any], heads: Medusa, max_draft_len: int, model_typ
     }
 
 
-def _sources(heads: Medusa) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _list_source_shapes(heads: Medusa) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yields name and shape of every tensor of the heads."""
     hidden = heads.hidden_size
     for head in range(heads.num_heads):
@@ -143,7 +145,9 @@ def _sources(heads: Medusa) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{head}.{heads.num_layers}.weight", (heads.vocab_size, hidden)
 
 
-def _rows(name: str, source: str, size: tuple[int, ...], kind: tuple[str, int], place: Place) -> LocalTensor:
+def _plan_rows(
+    name: str, source: str, size: tuple[int, ...], kind: tuple[str, int], place: Place
+) -> LocalTensor:
     """Plans a rank's rows of a tensor; `kind` is its type and its rows with padding, which tp divides."""
     dtype, total = kind
     each, width = total // place.tp, size[1:]

@@ -19,6 +19,7 @@ NEWEST = "newest"
 
 def names(architecture: str, version: str) -> str:
     """The `names` that a version wants of an architecture; an empty version is the newest."""
+    # Names changed with minor releases only; a patch of 0.15 reads those of 0.15.
     release = numbers(version)[:2]
     return next((each.last for each in family(architecture).older if release <= numbers(each.last)), NEWEST)
 
@@ -38,7 +39,7 @@ def older(architecture: str, release: str) -> Older:
 
 def renamed(ranks: Sequence[Sequence[LocalTensor]], old: Older) -> list[list[LocalTensor]]:
     """The same tensors under the older names."""
-    return [[replace(each, name=_name(each.name, old)) for each in tensors] for tensors in ranks]
+    return [[replace(each, name=_rename(each.name, old)) for each in tensors] for tensors in ranks]
 
 
 def config(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:
@@ -46,16 +47,17 @@ def config(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:
     config = dict(old.config(newest))
     block = dict(config["quantization"])
     if "exclude_modules" in block:
-        block["exclude_modules"] = [_name(each, old) for each in block["exclude_modules"]]
+        block["exclude_modules"] = [_rename(each, old) for each in block["exclude_modules"]]
     return {**config, "quantization": block}
 
 
 def quant_cfg(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:
     """The same of `quant_cfg.json`."""
-    layers = {_name(name, old): block for name, block in newest["quantized_layers"].items()}
+    layers = {_rename(name, old): block for name, block in newest["quantized_layers"].items()}
     return {**newest, "quantized_layers": layers}
 
 
-def _name(name: str, old: Older) -> str:
+def _rename(name: str, old: Older) -> str:
     new, was = old.moved
+    # With the leading dot: `mlp.shared_expert` must not match inside another module's name.
     return name.replace(f".{new}", f".{was}", 1) if new else name

@@ -34,12 +34,14 @@ def without_prefixes(
     """The tensors under the names that they have without what stands before them, and what that is."""
     if expected.keys() == entries.keys():
         return entries, []
+    # Names may also lack the model's own root: AutoModel saves `layers.0...` for `model.layers.0...`.
     root = family(shape.architecture).layers.partition(".")[0] + "."
-    renamed, problems = _without_infix(entries, where)
+    renamed, problems = _remove_infix(entries, where)
     prefixes: dict[tuple[str, str] | None, list[TensorEntry]] = defaultdict(list)
     for name, entry in renamed.items():
         if name not in expected:
-            prefixes[_prefix(name, expected, root)].append(entry)
+            prefixes[_split_prefix(name, expected, root)].append(entry)
+    # The most common first, and only a few: every foreign tensor may begin with another prefix.
     for candidate in sorted(prefixes, key=lambda each: -len(prefixes[each]))[:PREFIXES]:
         if candidate is None:
             continue
@@ -48,13 +50,11 @@ def without_prefixes(
         own = {name: instead + name.removeprefix(prefix) for name in names}
         if renamed.keys().isdisjoint(own.values()):  # else they are beside the model's own: of another part
             renamed = {own.get(name, name): entry for name, entry in renamed.items()}
-            problems.append(f"{where}/{_told_prefix(prefix, instead, prefixes[candidate], len(entries))}")
+            problems.append(f"{where}/{_describe_prefix(prefix, instead, prefixes[candidate], len(entries))}")
     return renamed, problems
 
 
-def _without_infix(
-    entries: Mapping[str, TensorEntry], where: str
-) -> tuple[dict[str, TensorEntry], list[str]]:
+def _remove_infix(entries: Mapping[str, TensorEntry], where: str) -> tuple[dict[str, TensorEntry], list[str]]:
     """The tensors under the names that they have without torch.compile, and where it was used."""
     compiled = {name: name.replace(INFIX, ".") for name in entries if INFIX in name}
     if not compiled or not entries.keys().isdisjoint(compiled.values()):
@@ -68,7 +68,7 @@ def _without_infix(
     return {compiled.get(name, name): entry for name, entry in entries.items()}, [message]
 
 
-def _prefix(name: str, expected: Mapping[str, Size], root: str) -> tuple[str, str] | None:
+def _split_prefix(name: str, expected: Mapping[str, Size], root: str) -> tuple[str, str] | None:
     """What stands before a tensor's own name, and what should; None for the name of no tensor."""
     if root + name in expected:
         return "", root
@@ -82,7 +82,7 @@ def _prefix(name: str, expected: Mapping[str, Size], root: str) -> tuple[str, st
     return None
 
 
-def _told_prefix(prefix: str, instead: str, those_with: list[TensorEntry], total: int) -> str:
+def _describe_prefix(prefix: str, instead: str, those_with: list[TensorEntry], total: int) -> str:
     first = those_with[0]
     those = f"{first.file.name}: {len(those_with)} of {total} names"
     if not prefix:

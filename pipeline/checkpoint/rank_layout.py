@@ -54,12 +54,13 @@ def engine_config(
         "hidden_act": shape.hidden_act,
         "use_parallel_embedding": True,
         "embedding_sharding_dim": 0,
+        # False also for tied models: the rank files hold the head as a table of its own (slicing.TIED).
         "share_embedding_table": False,
         "tie_word_embeddings": shape.tie_word_embeddings,
         "position_embedding_type": "rope_gpt_neox",
         "rotary_pct": 1.0,
         "rotary_base": shape.rope_theta,
-        "rotary_scaling": _rotary_scaling(shape),
+        "rotary_scaling": _build_rotary_scaling(shape),
         "sliding_window": shape.sliding_window,
         "layer_windows": list(shape.windows),
         "embedding_scale": shape.embedding_scale,
@@ -71,18 +72,18 @@ def engine_config(
         "lm_head_bias": False,
         "residual_mlp": False,
         **kin.config(shape),
-        "mapping": _mapping(shape, tp, pp, ep),
-        "quantization": _quantization(shape, precision, kv_cache),
+        "mapping": _build_mapping(shape, tp, pp, ep),
+        "quantization": _build_quantization(shape, precision, kv_cache),
     }
 
 
-def _mapping(shape: ModelShape, tp: int, pp: int, ep: int) -> dict[str, int]:
+def _build_mapping(shape: ModelShape, tp: int, pp: int, ep: int) -> dict[str, int]:
     """Builds TensorRT-LLM's Mapping; without experts their layout is left out, as ModelOpt does."""
     mapping = {"world_size": tp * pp, "tp_size": tp, "pp_size": pp}
     return mapping if shape.experts is None else {**mapping, "moe_tp_size": tp // ep, "moe_ep_size": ep}
 
 
-def _rotary_scaling(shape: ModelShape) -> dict[str, Any] | None:
+def _build_rotary_scaling(shape: ModelShape) -> dict[str, Any] | None:
     """TensorRT-LLM asks for `type`, newer versions for `rope_type`: both are given."""
     if shape.rope_scaling is None:
         return None
@@ -95,7 +96,9 @@ def quant_cfg(shape: ModelShape, precision: Precision, kv_cache: str = "auto") -
     Layers have their numbers in the whole model, whatever the pipeline stage; linears that stay in the source
     dtype are absent.
     """
-    layers = {name: _block(fmt) for name, fmt in _linears(shape, precision).items() if fmt.quant_algo}
+    layers = {
+        name: _build_block(fmt) for name, fmt in _list_linears(shape, precision).items() if fmt.quant_algo
+    }
     if all(block == next(iter(layers.values())) for block in layers.values()):
         return None
     return {
@@ -105,37 +108,40 @@ def quant_cfg(shape: ModelShape, precision: Precision, kv_cache: str = "auto") -
     }
 
 
-def _quantization(shape: ModelShape, precision: Precision, kv_cache: str) -> dict[str, Any]:
+def _build_quantization(shape: ModelShape, precision: Precision, kv_cache: str) -> dict[str, Any]:
     """Builds TensorRT-LLM's QuantConfig; an unknown key in it would be refused there."""
+    # With quant_cfg.json present, config.json may hold these two fields only; the rest is per layer there.
     if mixed := quant_cfg(shape, precision, kv_cache):
         return {name: mixed[name] for name in ("quant_algo", "kv_cache_quant_algo")}
-    linears = _linears(shape, precision)
+    linears = _list_linears(shape, precision)
     quantized = next((fmt for fmt in linears.values() if fmt.quant_algo), None)
     block: dict[str, Any] = {"quant_algo": None, "kv_cache_quant_algo": KV_ALGORITHMS[kv_cache]}
     if quantized is None:
         return block
     unquantized = [name for name, fmt in linears.items() if not fmt.quant_algo]
+    # `dynamic` input scales are the per-token formats.
     unquantized += [FINAL_NORM] if quantized.input_scale == "dynamic" else []
     unquantized += family(shape.architecture).left_in_source
     if quantized.name in AT_BUILD:  # its weights are compared by their own names, its modules by theirs
         return (
             block
-            | _block(quantized)
+            | _build_block(quantized)
             | {"exclude_modules": [*unquantized, *(f"{name}.weight" for name in unquantized), *UNTOUCHED]}
         )
-    return block | _block(quantized) | {"exclude_modules": [*unquantized, "lm_head"]}
+    return block | _build_block(quantized) | {"exclude_modules": [*unquantized, "lm_head"]}
 
 
-def _block(fmt: Format) -> dict[str, Any]:
+def _build_block(fmt: Format) -> dict[str, Any]:
     """What is said of a quantized linear; int4 blocks have one name, and say whether inputs are smoothed."""
     if not fmt.block_size:
         return {"quant_algo": fmt.quant_algo}
+    # Without smoothing the algorithm is the same kernel with `pre_quant_scale` false.
     algorithm = fmt.quant_algo if fmt.smoothed else GROUPWISE
     group = {"group_size": fmt.block_size, "has_zero_point": False, "pre_quant_scale": fmt.smoothed}
     return {"quant_algo": algorithm, **group}
 
 
-def _linears(shape: ModelShape, precision: Precision) -> dict[str, Format]:
+def _list_linears(shape: ModelShape, precision: Precision) -> dict[str, Format]:
     """The format of every local linear, by its name with the layer's number in the whole model."""
     kin = family(shape.architecture)
     return {

@@ -53,6 +53,7 @@ def share(size: int, units: int, tp: int, tp_rank: int) -> Range:
     if units % tp == 0:
         each = units // tp * unit
         return tp_rank * each, (tp_rank + 1) * each
+    # Grouped-query attention with fewer key heads than ranks: tp / units neighbours hold the same head.
     if tp % units == 0:
         first = tp_rank // (tp // units) * unit
         return first, first + unit

@@ -56,20 +56,23 @@ def plan_rank(
     shape: ModelShape, precision: Precision, place: Place, kv_cache: str = "auto"
 ) -> list[LocalTensor]:
     """Lists the tensors of one rank file, in the order of the model; fused linears have one format."""
-    before, after = _around(shape, place)
+    before, after = _list_edge_tensors(shape, place)
     layers = enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank))
-    inside = (tensor for index in layers for tensor in _layer(shape, precision, place, index, kv_cache))
+    inside = (
+        tensor for index in layers for tensor in _list_layer_tensors(shape, precision, place, index, kv_cache)
+    )
     return [*before, *inside, *after]
 
 
-def _around(shape: ModelShape, place: Place) -> tuple[list[LocalTensor], list[LocalTensor]]:
+def _list_edge_tensors(shape: ModelShape, place: Place) -> tuple[list[LocalTensor], list[LocalTensor]]:
     """Lists a rank's tensors before and after the layers of its stage."""
     kin, before, after = family(shape.architecture), [], []
     if place.pp_rank == 0:
         before.append(table("transformer.vocab_embedding.weight", kin.embedding, shape, place))
     if place.pp_rank == place.pp - 1:
         norm = Norm("transformer.ln_f", kin.final_norm, shape.hidden_size, plus_one=shape.norm_offset)
-        after.append(_norm(norm, norm.local, norm.source, shape, place.tp))
+        after.append(_plan_norm(norm, norm.local, norm.source, shape, place.tp))
+        # A tied head is written out a second time, from the embedding: TensorRT-LLM loads two tables.
         head = kin.embedding if shape.tie_word_embeddings else kin.head
         after.append(table("lm_head.weight", head, shape, place, TIED if head == kin.embedding else ""))
     return before, after
@@ -89,26 +92,28 @@ def rank_bytes(
 
     The tensor-parallel ranks of a stage are equally large, so one of each stage is planned.
     """
+    # `plan` must stay under a second also for thousands of experts on many ranks.
     firsts = [Place(tp, pp, stage * tp, ep) for stage in range(pp)]
-    stages = [_stage_bytes(shape, precision, first, kv_cache) for first in firsts]
+    stages = [_count_stage_bytes(shape, precision, first, kv_cache) for first in firsts]
     return [nbytes for nbytes in stages for _ in range(tp)]
 
 
-def _stage_bytes(shape: ModelShape, precision: Precision, place: Place, kv_cache: str) -> int:
+def _count_stage_bytes(shape: ModelShape, precision: Precision, place: Place, kv_cache: str) -> int:
     """Bytes of one rank file; layers of the same formats are equally large, and one of each is planned."""
     kin, sizes = family(shape.architecture), dict[tuple[str, ...], int]()
     linears = [module.sources[0] for module in kin.layer(shape) if isinstance(module, Linear)]
-    total = sum(tensor.nbytes for tensors in _around(shape, place) for tensor in tensors)
+    total = sum(tensor.nbytes for tensors in _list_edge_tensors(shape, place) for tensor in tensors)
     for index in enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank)):
         formats = tuple(precision.of(f"{kin.layers}.{index[1]}.{linear}").name for linear in linears)
+        # Slices depend on the layer's number only by name: equal formats mean equal bytes.
         if formats not in sizes:
-            tensors = _layer(shape, precision, place, index, kv_cache)
+            tensors = _list_layer_tensors(shape, precision, place, index, kv_cache)
             sizes[formats] = sum(tensor.nbytes for tensor in tensors)
         total += sizes[formats]
     return total
 
 
-def _layer(
+def _list_layer_tensors(
     shape: ModelShape, precision: Precision, place: Place, index: tuple[int, int], kv_cache: str
 ) -> Iterator[LocalTensor]:
     """Lists one layer's tensors; `index` is its number in the stage and in the model."""
@@ -119,7 +124,7 @@ def _layer(
             module, (f"{rank_prefix}.{module.local}", source_prefix), shape, precision, place
         )
     if kv_cache != "auto":
-        yield _kv_scale(kin, index, KV_FLOORS[kv_cache], place.tp)
+        yield _plan_kv_scale(kin, index, KV_FLOORS[kv_cache], place.tp)
 
 
 def module_tensors(
@@ -128,25 +133,26 @@ def module_tensors(
     """Lists one module's tensors; `names` are the local module's and the source layer's."""
     local, source_prefix = names
     if isinstance(module, Norm):
-        yield _norm(module, local, f"{source_prefix}.{module.source}", shape, place.tp)
+        yield _plan_norm(module, local, f"{source_prefix}.{module.source}", shape, place.tp)
     elif isinstance(module, Whole):
-        yield _whole(local, f"{source_prefix}.{module.source}", module, shape, place.tp)
+        yield _plan_whole(local, f"{source_prefix}.{module.source}", module, shape, place.tp)
     else:
         fmt = precision.of(f"{source_prefix}.{module.sources[0]}")
         plan_type = stacking.StackPlan if module.experts else _LinearPlan
         yield from plan_type(module, local, source_prefix, shape, fmt, place).tensors()
 
 
-def _kv_scale(kin: Family, index: tuple[int, int], floor: float, tp: int) -> LocalTensor:
+def _plan_kv_scale(kin: Family, index: tuple[int, int], floor: float, tp: int) -> LocalTensor:
     """Plans the one scale of a layer's keys and values."""
     local, source_prefix = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
     reason = WHOLE if tp > 1 else ""
+    # TensorRT-LLM has one scale for keys and values; the larger one loses precision, never range.
     sources = tuple(Slice(f"{source_prefix}.{name}", "F32", (), (), reason) for name in kin.kv_scales)
     name = f"{local}.attention.kv_cache_scaling_factor"
     return LocalTensor(name, "F32", (1,), (Largest(sources, floor),))
 
 
-def _norm(norm: Norm, local: str, source: str, shape: ModelShape, tp: int) -> LocalTensor:
+def _plan_norm(norm: Norm, local: str, source: str, shape: ModelShape, tp: int) -> LocalTensor:
     """Plans a norm's weight; `local` and `source` are its names in full."""
     dtype, reason = SOURCE_TYPES[shape.dtype], WHOLE if tp > 1 else ""
     part = Slice(f"{source}.weight", dtype, (norm.size,), ((0, norm.size),), reason)
@@ -154,7 +160,7 @@ def _norm(norm: Norm, local: str, source: str, shape: ModelShape, tp: int) -> Lo
     return LocalTensor(f"{local}.weight", dtype, (norm.size,), (piece,))
 
 
-def _whole(local: str, source: str, module: Whole, shape: ModelShape, tp: int) -> LocalTensor:
+def _plan_whole(local: str, source: str, module: Whole, shape: ModelShape, tp: int) -> LocalTensor:
     ranges, dtype = tuple((0, size) for size in module.shape), SOURCE_TYPES[shape.dtype]
     part = Slice(f"{source}.weight", dtype, module.shape, ranges, WHOLE if tp > 1 else "")
     return LocalTensor(f"{local}.weight", "F32" if module.widened else dtype, module.shape, (part,))
@@ -163,6 +169,7 @@ def _whole(local: str, source: str, module: Whole, shape: ModelShape, tp: int) -
 def table(local: str, source: str, shape: ModelShape, place: Place, reason: str = "") -> LocalTensor:
     """Plans a rank's rows of a vocabulary table; `source` is the source tensor's name in full."""
     dtype, width, vocab = SOURCE_TYPES[shape.dtype], shape.hidden_size, shape.vocab_size
+    # Only the last ranks hold padding; with a small vocabulary a rank may hold nothing else.
     rows = padded_vocab(shape, place.tp) // place.tp
     start, stop = (min(vocab, (place.tp_rank + more) * rows) for more in (0, 1))
     parts: list[Piece] = []
@@ -211,6 +218,8 @@ class _LinearPlan:
 
     def _rows(self, source: str, local: str, dtype: str, *, step: int) -> LocalTensor:
         """Plans a tensor of outputs (dim 0) and of one element per `step` inputs (dim 1; 0: no dim 1)."""
+        # ModelOpt packs channels 2n and 2n + 1 into one byte, so rows are cut at even channels
+        # (layout_checks._check_pairs) and counted in bytes.
         packed = 2 if source == "weight" and self.fmt.weight == "int4" else 1
         start, stop = self._inputs()
         columns: tuple[Range, ...] = ((start // step, stop // step),) if step else ()
@@ -219,6 +228,7 @@ class _LinearPlan:
         for part in self.linear.parts:
             first, last, reason = self._outputs(part, divided=bool(step))
             rows = ((part.start + first) // packed, (part.start + last) // packed)
+            # The source's own shape: Phi-3 keeps several parts in one tensor, of which this is one range.
             shape = (part.held // packed, *width)
             parts.append(Slice(self._source(part.source, source), dtype, shape, (rows, *columns), reason))
         total = (sum(part.extent[0] for part in parts), *parts[0].extent[1:])
@@ -243,11 +253,13 @@ class _LinearPlan:
         reason = WHOLE if self.place.tp > 1 else ""
         ranges = tuple((0, size) for size in shape)
         names = dict.fromkeys(self._source(part.source, source) for part in self.linear.parts)
+        # check_scales compared their bytes; the audit lists them as equal, so none counts as lost.
         first, *others = (Slice(name, dtype, shape, ranges, reason) for name in names)
         return LocalTensor(f"{self.local}.{local}", dtype, shape or (1,), (first,), tuple(others))
 
     def _smoothing(self, dtype: str) -> LocalTensor:
         name, inputs = "prequant_scaling_factor", self.linear.inputs
+        # int4_awq multiplies the factors into the norm; TensorRT-LLM still demands a tensor of that name.
         if self._column and self.fmt.granularity == "block" and self.shape.folds_smoothing:
             return LocalTensor(f"{self.local}.{name}", dtype, (inputs,), (Fill(1, (inputs,), FOLDED),))
         if self._column:

@@ -29,12 +29,13 @@ def build(job: SourceJob, progress: Progress) -> None:
     digest, path, out = job.params.digest, job.places.path, job.out
     try:
         if path is None or digest is None:
-            where = _from_hub(job, progress)
+            where = _download_commit(job, progress)
             _require_tokenizer(out, where)
         else:
-            where = _from_directory(path, digest, out, progress)
+            where = _copy_directory(path, digest, out, progress)
         _validate(out, where, progress)
     except OSError as exc:
+        # The source raises SourceError for its own files; an OSError with these codes is about the store.
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         raise StoreUnusable(
@@ -42,10 +43,10 @@ def build(job: SourceJob, progress: Progress) -> None:
         ) from exc
 
 
-def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> str:
+def _copy_directory(path: Path, digest: str, out: Path, progress: Progress) -> str:
     names = local_names(path)
     try:
-        _inspect(path)
+        _open_supported(path)
         require_json(path)
         total = sum((path / name).stat().st_size for name in names)
         require_room(out, total)
@@ -55,6 +56,7 @@ def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> s
             copy(path / name, out / name, copied.add, root=path)
     except PermissionError as exc:
         raise unreadable(Path(exc.filename or path), exc) from exc
+    # Hash the copy, not the source: a file may change between the plan, the copy and the check.
     hashed = Meter(progress, total, "bytes hashed")
     copied_digest = local_digest(out, lambda file: sha256(file, hashed.add))
     if copied_digest != digest:
@@ -65,7 +67,7 @@ def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> s
     return str(path)
 
 
-def _from_hub(job: SourceJob, progress: Progress) -> str:
+def _download_commit(job: SourceJob, progress: Progress) -> str:
     from pipeline.sources import hub, hub_download  # they need huggingface_hub, a local checkpoint does not
 
     params, places, out = job.params, job.places, job.out
@@ -93,12 +95,13 @@ def _require_tokenizer(out: Path, where: str) -> None:
 def _validate(out: Path, where: str, progress: Progress) -> None:
     """Makes what was copied the model that config.json says; errors name the place it came from."""
     try:
-        opened = _inspect(out)
+        opened = _open_supported(out)
         check_finite(opened, progress)
         shape = read_shape(opened.config)
         comparison, dtype = compare(shape, opened, where), SOURCE_TYPES[shape.dtype]
         if comparison.cast:
             cast(opened, comparison.cast, dtype, progress)
+        # Reopened: casting rewrote files, and their offsets moved.
         _require_tied(open_checkpoint(out), shape)
     except SourceError as exc:
         raise SourceError(str(exc).replace(str(out), where)) from exc
@@ -119,7 +122,7 @@ def _require_tied(checkpoint: Checkpoint, shape: ModelShape) -> None:
         )
 
 
-def _inspect(directory: Path) -> Checkpoint:
+def _open_supported(directory: Path) -> Checkpoint:
     checkpoint = open_checkpoint(directory)
     read_shape(checkpoint.config, directory)
     return checkpoint

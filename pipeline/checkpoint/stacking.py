@@ -56,6 +56,7 @@ class StackPlan:
 
     def _experts(self) -> tuple[tuple[str, ...], ...]:
         """The source linears of each expert of the rank."""
+        # Experts are single units: ep ranks hold consecutive, equal runs of them.
         start, stop = share(self.linear.experts, self.linear.experts, self.place.ep, self.place.ep_rank)
         return self.linear.by_expert[start:stop]
 
@@ -70,6 +71,7 @@ class StackPlan:
         width = (self.linear.inputs // step,) if step else ()
         parts = []
         for expert in self._experts():
+            # Expert by expert, up before gate: the slices in this order are [E, rows, ...].
             for part, module in zip(self.linear.parts, expert, strict=True):
                 first, last, reason = self._outputs(part, divided=bool(step))
                 rows = (first // packed, last // packed)
@@ -104,6 +106,7 @@ class StackPlan:
         """Plans the one input scale: taken from the rank's first expert, equal in all."""
         reason = WHOLE if self.place.moe_tp > 1 else ""
         modules = [module for expert in self._experts() for module in expert]
+        # A token's quantized input is sent to several experts, so all of them must use one scale.
         first, *others = (Slice(self._name(each, "input_scale"), "F32", (), (), reason) for each in modules)
         name = f"{self.local}.activation_scaling_factor"
         return LocalTensor(name, "F32", (1,), (first,), tuple(others))

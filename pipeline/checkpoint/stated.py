@@ -31,20 +31,20 @@ def differences(
     """
     mismatches = [
         (name, says, precision.of(name))
-        for name, says in _algorithms(block, modules)
+        for name, says in _list_algorithms(block, modules)
         if says != algorithm(precision.of(name))
     ]
     kinds = {(says, fmt) for _, says, fmt in mismatches}
     if len(mismatches) == len(modules) and len(kinds) == 1 and precision.uniform:
         _, says, fmt = mismatches[0]
         problems = [
-            f"config.json says quantization {says or 'none'!r}, "
+            f"config.json states quantization {says or 'none'!r}, "
             f"format {fmt.name!r} is {algorithm(fmt) or 'none'!r}"
         ]
     else:
-        problems = [_told(name, says, precision) for name, says, _ in mismatches[:SHOWN]]
+        problems = [_describe_difference(name, says, precision) for name, says, _ in mismatches[:SHOWN]]
         problems += [f"... and {len(mismatches) - SHOWN} more linears"] if len(mismatches) > SHOWN else []
-    return problems + list(_kv_difference(block, kv_cache))
+    return problems + list(_compare_kv_cache(block, kv_cache))
 
 
 def precision(block: Mapping[str, Any], modules: Sequence[str], tensors: Collection[str]) -> Precision:
@@ -54,30 +54,34 @@ def precision(block: Mapping[str, Any], modules: Sequence[str], tensors: Collect
     folded into the norm before them, those of others are stored. A format that is not ours is a SourceError.
     """
     smoothed = any(name.endswith(".pre_quant_scale") for name in tensors)
-    formats = {name: _format(says, name, tensors, smoothed) for name, says in _algorithms(block, modules)}
+    formats = {
+        name: _read_format(says, name, tensors, smoothed) for name, says in _list_algorithms(block, modules)
+    }
+    # The most common format is the default, so that few linears are listed as exceptions.
     default = Counter(fmt.name for fmt in formats.values()).most_common(1)[0][0]
     exceptions = {name: fmt.name for name, fmt in formats.items() if fmt.name != default}
     return Precision.parse({"default": default, "except": exceptions} if exceptions else default)
 
 
-def _format(says: str, name: str, tensors: Collection[str], smoothed: bool) -> Format:  # noqa: FBT001 a fact
+def _read_format(says: str, name: str, tensors: Collection[str], smoothed: bool) -> Format:  # noqa: FBT001 a fact
     candidates = [fmt for fmt in FORMATS.values() if algorithm(fmt) == says]
     if not candidates:
         algorithms = ", ".join(dict.fromkeys(algorithm(fmt) for fmt in FORMATS.values() if fmt.quant_algo))
-        raise SourceError(f"{name}: config.json says quantization {says!r}; supported: {algorithms}")
+        raise SourceError(f"{name}: config.json states quantization {says!r}; supported: {algorithms}")
     if len(candidates) == 1:
         return candidates[0]
+    # o_proj and down_proj follow no norm, so AWQ cannot fold their factors: a smoothed one stores them.
     folds = f"{name}.pre_quant_scale" in tensors or not name.endswith(STORE_FACTORS)
     return FORMATS["int4_awq" if smoothed and folds else "int4_wo"]
 
 
 def kv_cache(block: Mapping[str, Any]) -> str:
     """Reads the type of the KV cache, in the recipe's words; another than ours is a SourceError."""
-    scheme = _kv_scheme(block)
+    scheme = _read_kv_scheme(block)
     for name, kv_scheme in KV_SCHEMES.items():
         if kv_scheme == scheme:
             return name
-    raise SourceError(f"config.json says KV cache {scheme!r}; supported: {', '.join(KV_SCHEMES.values())}")
+    raise SourceError(f"config.json states KV cache {scheme!r}; supported: {', '.join(KV_SCHEMES.values())}")
 
 
 def algorithm(fmt: Format) -> str:
@@ -85,13 +89,14 @@ def algorithm(fmt: Format) -> str:
     return BLOCK_ALGORITHM if fmt.weight == "int4" and fmt.activation == "source" else fmt.quant_algo
 
 
-def _algorithms(block: Mapping[str, Any], modules: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _list_algorithms(block: Mapping[str, Any], modules: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields every linear and the algorithm that the checkpoint states for it."""
     layers = block.get("quantized_layers")
     ignored, everywhere = (
         block.get("ignore") or (),
         block.get("quant_algo") or block.get("quant_method") or "",
     )
+    # transformers requires `quant_method` in every block, also where no weight is quantized.
     if everywhere == "modelopt":  # only the KV cache is quantized
         everywhere = ""
     for name in modules:
@@ -101,21 +106,20 @@ def _algorithms(block: Mapping[str, Any], modules: Sequence[str]) -> Iterator[tu
             yield name, "" if any(fnmatchcase(name, pattern) for pattern in ignored) else everywhere
 
 
-def _told(name: str, says: str, precision: Precision) -> str:
+def _describe_difference(name: str, says: str, precision: Precision) -> str:
     fmt, pattern = precision.of(name), pattern_of(precision, name)
     by = f"by the exception {pattern!r}" if pattern else "by default"
-    return (
-        f"{name}: config.json says {says or 'none'!r}; {by} it is {fmt.name!r}, {algorithm(fmt) or 'none'!r}"
-    )
+    recipe = f"{by} it is {fmt.name!r}, {algorithm(fmt) or 'none'!r}"
+    return f"{name}: config.json states {says or 'none'!r}; {recipe}"
 
 
-def _kv_difference(block: Mapping[str, Any], kv_cache: str) -> Iterator[str]:
-    scheme = _kv_scheme(block)
+def _compare_kv_cache(block: Mapping[str, Any], kv_cache: str) -> Iterator[str]:
+    scheme = _read_kv_scheme(block)
     if scheme != KV_SCHEMES[kv_cache]:
-        yield f"config.json says KV cache {scheme!r}, kv_cache {kv_cache!r} is {KV_SCHEMES[kv_cache]!r}"
+        yield f"config.json states KV cache {scheme!r}, kv_cache {kv_cache!r} is {KV_SCHEMES[kv_cache]!r}"
 
 
-def _kv_scheme(block: Mapping[str, Any]) -> str:
+def _read_kv_scheme(block: Mapping[str, Any]) -> str:
     scheme = block.get("kv_cache_scheme") or "none"
     if isinstance(scheme, Mapping):
         return f"{scheme.get('num_bits')}-bit {scheme.get('type')}"

@@ -34,6 +34,7 @@ class WithHeads:
 
     def extended(self, ranks: Sequence[Sequence[LocalTensor]]) -> list[list[LocalTensor]]:
         """The tensors of every rank file, with those of the heads."""
+        # No ep: neither Medusa nor EAGLE extends an architecture with experts (BASES).
         places = [Place(self.tp, self.pp, rank) for rank in range(len(ranks))]
         return [[*tensors, *self._tensors(place)] for tensors, place in zip(ranks, places, strict=True)]
 

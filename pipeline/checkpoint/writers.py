@@ -66,15 +66,15 @@ def processes(tasks: Sequence[Task]) -> int:
 def write_all(tasks: Sequence[Task], progress: Progress, count: int | None = None) -> None:
     """Writes all files in `count` processes; a failure leaves none of them.
 
-    What a process raised is raised here. One that dies without a word is a BuildFailed.
+    What a process raised is raised write_in_turn. One that dies without a word is a BuildFailed.
     """
     count = processes(tasks) if count is None else count
     run = _Run(tasks, progress)
     try:
         if count > 1:
-            run.in_processes(count)
+            run.write_in_processes(count)
         else:
-            run.here()
+            run.write_in_turn()
     except BaseException:
         for task in run.begun:
             task.path.unlink(missing_ok=True)
@@ -95,34 +95,37 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.total = sum(task.nbytes for task in self.tasks)
+        # Spawn, not fork: the parent has threads of numpy and mmaps, which a forked child must not inherit.
+        # Each task has a slot of its own, so the counters need no lock.
         self.done = multiprocessing.get_context("spawn").RawArray(c_uint64, len(self.tasks))
 
-    def here(self) -> None:
+    def write_in_turn(self) -> None:
         """Writes one file after the other."""
         for number, task in enumerate(self.tasks):
-            self._begin(task)
+            self._claim_file(task)
             task.write(_Counter(self.done, number, self._report))
         self._report()
 
-    def in_processes(self, count: int) -> None:
+    def write_in_processes(self, count: int) -> None:
         """Deals the files to `count` processes; all of them are killed if one fails."""
         for task in self.tasks:
-            self._begin(task)
-        running = [self._start(range(first, len(self.tasks), count)) for first in range(count)]
+            self._claim_file(task)
+        # Round robin, because rank files of one stage have equal sizes and stages differ.
+        running = [self._start_writer(range(first, len(self.tasks), count)) for first in range(count)]
         try:
             while running:
                 connection.wait([writer.process.sentinel for writer in running], REPORT_S)
                 self._report()
                 for writer in [writer for writer in running if not writer.process.is_alive()]:
                     running.remove(writer)
-                    self._require(writer)
+                    self._raise_failure(writer)
         finally:
             for writer in running:
                 writer.process.kill()
                 writer.process.join()
 
-    def _begin(self, task: Task) -> None:
-        """Notes a file as ours; one that is there already stays whose it was."""
+    def _claim_file(self, task: Task) -> None:
+        """Records a new file for removal on failure; an existing file is refused and kept."""
         if task.path.exists():
             raise FileExistsError(f"{task.path} exists; give an empty directory")
         self.begun.append(task)
@@ -130,17 +133,18 @@ class _Run:
     def _report(self) -> None:
         self.progress(sum(self.done), self.total, "bytes")
 
-    def _start(self, numbers: range) -> "_Writer":
+    def _start_writer(self, numbers: range) -> "_Writer":
         """Starts a process for some of the files; it dies with this one, however that dies."""
         context = multiprocessing.get_context("spawn")
         parent_end, child_end = context.Pipe(duplex=False)
         work = [(self.tasks[number], _Counter(self.done, number)) for number in numbers]
         process = context.Process(target=_write, args=(work, child_end, os.getpid()), daemon=True)
         process.start()
+        # Otherwise the parent keeps the pipe open, and recv waits for ever after the child died.
         child_end.close()
         return _Writer(numbers, process, parent_end)
 
-    def _require(self, writer: "_Writer") -> None:
+    def _raise_failure(self, writer: "_Writer") -> None:
         """Raises what a finished process reported; one that failed without a word is a BuildFailed."""
         writer.process.join()
         code = writer.process.exitcode
@@ -149,6 +153,7 @@ class _Run:
         with suppress(EOFError):  # it died without a word
             raise writer.said.recv()
         how = "killed by SIGBUS; a file that it read was cut short" if code == -signal.SIGBUS else ""
+        # A process writes its files in order: the first incomplete one is where it died.
         unfinished = [n for n in writer.numbers if self.done[n] < self.tasks[n].nbytes] or [
             writer.numbers[-1]
         ]

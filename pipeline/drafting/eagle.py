@@ -47,6 +47,7 @@ def generation(tensors: Mapping[str, Kind]) -> int:
     _, joined = tensors.get("fc.weight", ("", ()))
     if len(joined) != 2:
         return 0
+    # EAGLE-3 joins the hidden states of three layers, and its one layer is named `midlayer`.
     if joined[1] > 2 * joined[0] or any(name.startswith("midlayer.") for name in tensors):
         return 3
     return 1 if joined[1] == 2 * joined[0] else 0

@@ -51,7 +51,7 @@ def read_heads(model: Model, base: Path, store: LocalStore) -> Heads:
         config=checkpoint.config,
         tensors=kinds(checkpoint),
         weight_bytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
-        params=SourceParams(digest=_digest(directory, store.digests.digest)),
+        params=SourceParams(digest=_digest_files(directory, store.digests.digest)),
         places=SourcePlaces(path=directory),
     )
 
@@ -60,7 +60,7 @@ def open_heads(directory: Path) -> Checkpoint:
     """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
-    if problem := links.describe_links(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
+    if problem := links.describe_links(directory, ["config.json", *WEIGHTS, *_list_papers(directory)]):
         raise SourceError(problem)
     config = read_config(directory)
     file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
@@ -103,14 +103,14 @@ def build(job: SourceJob, progress: Progress) -> None:
     """Makes an own, verified and finite copy of the heads in `places`, or raises."""
     path, out = job.places.path, job.out
     assert path is not None
-    names = _names(path)
+    names = _list_files(path)
     total = sum((path / name).stat().st_size for name in names)
     require_room(out, total)
     copied = Meter(progress, total, "bytes copied")
     for name in names:
         copy(path / name, out / name, copied.add)
     hashed = Meter(progress, total, "bytes hashed")
-    found = _digest(out, lambda file: sha256(file, hashed.add))
+    found = _digest_files(out, lambda file: sha256(file, hashed.add))
     if found != job.params.digest:
         raise SourceError(
             f"{path}: digest {job.params.digest} expected, {found} found; "
@@ -119,18 +119,18 @@ def build(job: SourceJob, progress: Progress) -> None:
     check_finite(open_heads(out), progress)
 
 
-def _names(directory: Path) -> list[str]:
+def _list_files(directory: Path) -> list[str]:
     """The files that make the heads: config, weights, licences and cards."""
     weights = next(iter(open_heads(directory).entries.values())).file.name
-    return sorted(["config.json", weights, *_papers(directory)])
+    return sorted(["config.json", weights, *_list_papers(directory)])
 
 
-def _papers(directory: Path) -> list[str]:
+def _list_papers(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if PAPERS.fullmatch(path.name)]
 
 
-def _digest(directory: Path, digests: Callable[[Path], str]) -> str:
-    digest_of, names = {}, _names(directory)
+def _digest_files(directory: Path, digests: Callable[[Path], str]) -> str:
+    digest_of, names = {}, _list_files(directory)
     require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in names})
     for name in names:
         try:

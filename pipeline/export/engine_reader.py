@@ -22,7 +22,7 @@ def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
             f"{directory}: its description lacks {exc}; it was built by another version, build its "
             "recipe again"
         ) from None
-    return replace(deployment, checkpoint=_checkpoint(record, store), measured=_measured(record))
+    return replace(deployment, checkpoint=_find_checkpoint(record, store), measured=_read_measured(record))
 
 
 def read_engine(directory: Path, record: VersionRecord) -> Deployment:
@@ -46,7 +46,7 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         max_batch_size=said["max_batch_size"],
         max_seq_len=said["max_seq_len"],
         versions={name: str(value) for name, value in said["toolchain"].items()},
-        gpu=said.get("gpu") or _first_gpu(record),
+        gpu=said.get("gpu") or _find_gpu(record),
         sm=said.get("sm"),
         memory_bytes_per_rank=tuple(said.get("memory_bytes_per_rank", ())),
         limits=served.limits,
@@ -76,11 +76,11 @@ def _differs(name: str, registered: int, engine_value: int) -> bool:
     return engine_value < registered if name == "max_seq_len" else engine_value != registered
 
 
-def _first_gpu(record: VersionRecord) -> str | None:
+def _find_gpu(record: VersionRecord) -> str | None:
     return next((gpu["name"] for gpu in record.facts.get("gpus", [])), None)
 
 
-def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
+def _find_checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     """The quantized checkpoint of the version's lineage, or the source of an unquantized version."""
     key = record.lineage.get("quantized_checkpoint")
     if key is None and record.facts.get("format") == "none":
@@ -98,11 +98,12 @@ def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     )
 
 
-def _measured(record: VersionRecord) -> tuple[Measured, ...]:
+def _read_measured(record: VersionRecord) -> tuple[Measured, ...]:
     """One row per batch size, from the metrics named `figure@batch`."""
     rows: dict[int, dict[str, float]] = {}
     for metric in record.metrics:
         figure, at, batch = metric.name.partition("@")
+        # Other metrics may contain an @; a figure of one batch size ends in digits.
         if at and batch.isdigit():
             rows.setdefault(int(batch), {})[figure] = metric.value
     return tuple(

@@ -14,8 +14,8 @@ guide, read for 25.01 and 25.12)."""
 
 def notes(deployment: Deployment, server: str, sections: Sequence[tuple[str, str]]) -> str:
     """The README: facts of the version first, then the exporter's sections."""
-    parts = [f"# {deployment.label} for {server}\n\n{_facts(deployment)}"]
-    measured = _measured(deployment)
+    parts = [f"# {deployment.label} for {server}\n\n{_list_facts(deployment)}"]
+    measured = _format_measured(deployment)
     if measured:
         parts.append(f"## Measured\n\n{measured}")
     parts += [f"## {title}\n\n{text.rstrip()}\n" for title, text in sections]
@@ -32,7 +32,7 @@ def container(deployment: Deployment) -> str:
     )
 
 
-def _facts(deployment: Deployment) -> str:
+def _list_facts(deployment: Deployment) -> str:
     rows = {
         "version": deployment.label,
         "engine": deployment.engine_key,
@@ -47,17 +47,17 @@ def _facts(deployment: Deployment) -> str:
     return "".join(f"- {name}: {value}\n" for name, value in rows.items())
 
 
-def _measured(deployment: Deployment) -> str:
+def _format_measured(deployment: Deployment) -> str:
     if not deployment.measured:
         return ""
     alone = "The engine was timed alone, without its draft model.\n\n" if deployment.draft else ""
     head = alone + "| batch | tokens/s | TTFT p95, ms | ITL p95, ms |\n| ---: | ---: | ---: | ---: |\n"
     return head + "".join(
-        f"| {row.batch_size} | {row.tokens_per_s:.1f} | {_number(row.ttft_ms_p95)} | "
-        f"{_number(row.itl_ms_p95)} |\n"
+        f"| {row.batch_size} | {row.tokens_per_s:.1f} | {_format_number(row.ttft_ms_p95)} | "
+        f"{_format_number(row.itl_ms_p95)} |\n"
         for row in deployment.measured
     )
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"

@@ -74,11 +74,13 @@ def parse_settings(model: type[Model], pairs: Iterable[str], **fixed: str) -> Mo
             )
         if name not in model.model_fields:
             raise ExportRefused(f"unknown setting {shortened(name)!r}; allowed: {allowed(model)}")
-        values[name] = _scalar(text)
+        values[name] = _parse_scalar(text)
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        problems = [f"{_field(error['loc'])}: {_said(error['msg'])}" for error in exc.errors()]
+        problems = [
+            f"{_format_place(error['loc'])}: {_format_message(error['msg'])}" for error in exc.errors()
+        ]
         raise ExportRefused("; ".join(problems)) from None
 
 
@@ -87,7 +89,7 @@ def allowed(model: type[Settings]) -> str:
     return ", ".join(model.model_fields)
 
 
-def _scalar(text: str) -> object:
+def _parse_scalar(text: str) -> object:
     try:
         value = yaml_text.parse(text)
     except yaml.YAMLError:
@@ -97,10 +99,10 @@ def _scalar(text: str) -> object:
     return text if value is None and text else value
 
 
-def _field(where: tuple[int | str, ...]) -> str:
+def _format_place(where: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in where) or "settings"
 
 
-def _said(message: str) -> str:
+def _format_message(message: str) -> str:
     text = message.removeprefix("Value error, ")
     return text[:1].lower() + text[1:]

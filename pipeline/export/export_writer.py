@@ -24,6 +24,7 @@ def write_export(
     A directory that holds something is a DestinationTaken; a full or read-only disk a StoreUnusable.
     """
     target = out.absolute()
+    # Checked before the work, and again just before the rename: copying an engine takes minutes.
     refuse_taken(target)
     to_place = {} if settings.files == "reference" else trees
     needed = sum(disk.size_bytes(source) for source in to_place.values()) if settings.files == "copy" else 0
@@ -61,12 +62,12 @@ def _place_tree(source: Path, target: Path, *, link: bool) -> None:
             continue
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if link:
-            _link(path, target / name)
+            _link_file(path, target / name)
         else:
             shutil.copyfile(path, target / name)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     """Links a file that never changes."""
     try:
         os.link(source.resolve(), target)

@@ -34,7 +34,7 @@ def reasons(deployment: Deployment) -> list[str]:
             f"it was built with TensorRT-LLM {deployment.version or '(unknown)'}; the LLM API is known "
             "from 1.0"
         )
-    if _source(deployment) is None:
+    if _find_source(deployment) is None:
         problems.append("its checkpoint is not in the store; build its recipe again")
     return [*problems, *several_hosts(deployment)]
 
@@ -51,14 +51,14 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
 
 def model_path(deployment: Deployment, settings: Settings) -> str:
     """Path of the checkpoint where it is served."""
-    source = _source(deployment)
+    source = _find_source(deployment)
     assert source is not None
     return settings.place("checkpoint", source)
 
 
 def trees(deployment: Deployment) -> Mapping[str, Path]:
     """The checkpoint, the draft model, and what the autotuner kept."""
-    source = _source(deployment)
+    source = _find_source(deployment)
     assert source is not None
     folders, draft, tuning = {"checkpoint": source}, deployment.engine / DRAFT, deployment.engine / TUNING
     if draft.is_dir():
@@ -78,13 +78,14 @@ def environment(deployment: Deployment, settings: Settings) -> str:
         lines += [
             'mkdir "$scratch/tuning"',
             f'cp {files} "$scratch/tuning/"',
+            # The export may be read-only, and the autotuner adds to its cache: it gets a writable copy.
             'chmod -R u+w "$scratch/tuning"',
             f'export TLLM_AUTOTUNER_CACHE_PATH="$scratch/tuning/{CACHE}"',
         ]
     return "\n".join(lines)
 
 
-def _source(deployment: Deployment) -> Path | None:
+def _find_source(deployment: Deployment) -> Path | None:
     """The checkpoint inside the engine, else the one of the lineage."""
     inside = deployment.engine / "checkpoint"
     if (inside / "config.json").is_file():

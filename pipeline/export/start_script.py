@@ -33,6 +33,7 @@ def command(argv: Iterable[str]) -> str:
     """One command line with every word quoted, an option and its value to a line."""
     lines: list[list[str]] = [[]]
     for word in argv:
+        # A word that begins with a hyphen starts an option, so its value stays on its line.
         if word.startswith("-") and lines[-1]:
             lines.append([])
         lines[-1].append(shlex.quote(word))

@@ -72,6 +72,7 @@ class Config:
 
         A field that no reading refused must also have a type that transformers takes.
         """
+        # Every problem begins with its field: a field gets one message, the specific one before the type's.
         reported = {problem.partition(" ")[0] for problem in self.problems}
         wrong = mistyped(self.known.model_type, self.given)
         problems = [*self.problems, *(problem for name, problem in wrong.items() if name not in reported)]
@@ -93,6 +94,7 @@ class Config:
 
     def _within(self, key: str, value: Any, least: int) -> int:
         most = MOST.get(key, MOST_POSITIONS)
+        # `type is int` excludes JSON true and false, which are ints to isinstance.
         if type(value) is int and least <= value <= most:
             return value
         stated_value = shortened(value) if key in self.given else "missing"

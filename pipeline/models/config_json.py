@@ -37,14 +37,14 @@ def read_shape(config: Mapping[str, Any], place: str | Path = "") -> ModelShape:
     `place` is the directory, or commit, that messages name before the file.
     """
     try:
-        return _read(config)
+        return _read_document(config)
     except SourceError as exc:
         if not place:
             raise
         raise SourceError("\n".join(f"{place}/{line}" for line in str(exc).splitlines())) from exc
 
 
-def _read(config: Mapping[str, Any]) -> ModelShape:
+def _read_document(config: Mapping[str, Any]) -> ModelShape:
     architectures, supported = config.get("architectures"), readers()
     name = (
         architectures[0]

@@ -39,9 +39,9 @@ def mistyped(model_type: str, document: Mapping[str, Any]) -> dict[str, str]:
     """Returns each field whose value the class of `model_type` refuses for its type -> what is wrong."""
     types = table()[model_type]
     return {
-        name: f"{name} is {shortened(value)}; it must be {_told(types[name])}"
+        name: f"{name} is {shortened(value)}; it must be {_describe_types(types[name])}"
         for name, value in document.items()
-        if name in types and not any(_is(value, each) for each in types[name])
+        if name in types and not any(_matches(value, each) for each in types[name])
     }
 
 
@@ -52,7 +52,7 @@ def table() -> dict[str, dict[str, list[Type]]]:
     return tables
 
 
-def _is(value: Any, expected: Type) -> bool:
+def _matches(value: Any, expected: Type) -> bool:
     if isinstance(expected, list):
         return isinstance(value, str) and value in expected
     if expected in PLAIN:
@@ -61,15 +61,15 @@ def _is(value: Any, expected: Type) -> bool:
         return type(value) is float and not value > float(expected.removeprefix(AT_MOST))
     outer, _, inner = expected.partition(" of ")
     if outer == "list":
-        return isinstance(value, list) and all(_is(each, inner) for each in value)
-    return isinstance(value, dict) and (not inner or all(_is(each, inner) for each in value.values()))
+        return isinstance(value, list) and all(_matches(each, inner) for each in value)
+    return isinstance(value, dict) and (not inner or all(_matches(each, inner) for each in value.values()))
 
 
-def _told(types: list[Type]) -> str:
-    return " or ".join(map(_word, types))
+def _describe_types(types: list[Type]) -> str:
+    return " or ".join(map(_describe_type, types))
 
 
-def _word(expected: Type) -> str:
+def _describe_type(expected: Type) -> str:
     if isinstance(expected, list):
         return f"one of {', '.join(map(shortened, expected))}"
     return WORDS.get(expected) or f"{WORDS['float']}, at most {expected.removeprefix(AT_MOST)}"

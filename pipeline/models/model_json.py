@@ -100,10 +100,12 @@ def parse_json(data: bytes, where: str, limits: Limits = MODEL) -> dict[str, Any
     values = max(sum(map(data.count, (b",", b":", b"[", b"{", b"\\"))), data.count(b'"') // 2)
     if values > limits.values:
         raise SourceError(f"{where}: {values} values and names; at most {limits.values} are read")
-    if (deepest := _depth(data)) > limits.depth:
+    if (deepest := _count_depth(data)) > limits.depth:
         raise SourceError(f"{where}: nested {deepest} deep; at most {limits.depth} levels are read")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_int=_int, parse_float=_float)
+        value = json.loads(
+            data.decode(), object_pairs_hook=_require_unique, parse_int=_parse_int, parse_float=_parse_float
+        )
     except ValueError as exc:
         raise SourceError(f"{where}: not valid JSON ({exc}); fetch the file again") from exc
     if not isinstance(value, dict):
@@ -120,15 +122,15 @@ def shortened(value: Any) -> str:
     if isinstance(value, str | bytes):
         text = repr(value[: SHOWN + 1])
     elif isinstance(value, dict | list):
-        text = _container(value)
+        text = _show_container(value)
     else:
         text = repr(value)
     return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}..."
 
 
-def _container(value: dict[str, Any] | list[Any]) -> str:
+def _show_container(value: dict[str, Any] | list[Any]) -> str:
     """Shows a small object or list, and counts a large one."""
-    small = len(value) <= 8 and not any(isinstance(item, dict | list) for item in _items(value))
+    small = len(value) <= 8 and not any(isinstance(item, dict | list) for item in _list_items(value))
     kind = "object" if isinstance(value, dict) else "list"
     if not small:
         return f"{'an' if kind == 'object' else 'a'} {kind} of {len(value)}"
@@ -137,7 +139,7 @@ def _container(value: dict[str, Any] | list[Any]) -> str:
     return "[" + ", ".join(map(shortened, value)) + "]"
 
 
-def _items(value: dict[str, Any] | list[Any]) -> list[Any]:
+def _list_items(value: dict[str, Any] | list[Any]) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value
 
 
@@ -156,7 +158,7 @@ def require_directory(path: Path) -> None:
         raise SourceError(f"{path}: is {kind(mode)}; it must be a directory with config.json and weights")
 
 
-def _depth(data: bytes) -> int:
+def _count_depth(data: bytes) -> int:
     """Brackets around the innermost value.
 
     Escaped quotes go first, so that every quote left begins or ends a string; outside of strings the parser
@@ -167,23 +169,24 @@ def _depth(data: bytes) -> int:
     return max(accumulate(map(STEPS.__getitem__, brackets)), default=0)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        # JSON parsers disagree about which of two equal names counts; no file may depend on that.
         raise ValueError(f"the name {shortened(twice)} appears twice")
     return fields
 
 
-def _int(text: str) -> int:
-    return int(_bounded(text))
+def _parse_int(text: str) -> int:
+    return int(_require_bounded(text))
 
 
-def _float(text: str) -> float:
-    return float(_bounded(text))
+def _parse_float(text: str) -> float:
+    return float(_require_bounded(text))
 
 
-def _bounded(text: str) -> str:
+def _require_bounded(text: str) -> str:
     if len(text) > DIGITS:
         raise ValueError(f"the number {text[:12]}... has {len(text)} characters, at most {DIGITS} are read")
     return text

@@ -110,6 +110,7 @@ def require_whole(config: Config, name: str, block: Mapping[str, Any]) -> None:
     beside = config.given.get("partial_rotary_factor")
     partial = block.get("partial_rotary_factor", beside)
     require_equal(config, ("partial_rotary_factor", beside), (place, partial))
+    # transformers treats this null as a missing field.
     null = partial is None and "partial_rotary_factor" not in block  # which transformers takes for left out
     if not null and (type(partial) not in (int, float) or partial != 1):
         config.refuse(f"{place} {shortened(partial)} is not supported; supported: 1")
@@ -131,23 +132,25 @@ def scaling(config: Config, name: str, block: Mapping[str, Any]) -> dict[str, An
         config.refuse(f"{name}: rope_type {rope_type!r} lacks {', '.join(missing)}; add them")
         return None
     optional = [key for key in OPTIONAL.get(rope_type, ()) if block.get(key) is not None]
-    numbers = {key: _checked(config, f"{name}.{key}", block[key]) for key in (*NEEDED[rope_type], *optional)}
+    numbers = {
+        key: _read_number(config, f"{name}.{key}", block[key]) for key in (*NEEDED[rope_type], *optional)
+    }
     if "truncate" in block and rope_type == "yarn":
         numbers["truncate"] = block["truncate"]
         if type(block["truncate"]) is not bool:
             config.refuse(f"{name}.truncate is {shortened(block['truncate'])}; it must be true or false")
     if rope_type in WITH_ORIGINAL:
-        numbers[ORIGINAL] = _original(config, name, block)
+        numbers[ORIGINAL] = _read_original_length(config, name, block)
     return {"rope_type": rope_type, **numbers}
 
 
-def _checked(config: Config, name: str, value: Any) -> Any:
+def _read_number(config: Config, name: str, value: Any) -> Any:
     """The number as it stands, whole or not."""
     number(config, name, value)
     return value
 
 
-def _original(config: Config, name: str, block: Mapping[str, Any]) -> int:
+def _read_original_length(config: Config, name: str, block: Mapping[str, Any]) -> int:
     silent = ORIGINAL not in block
     original = config.whole("max_position_embeddings") if silent else block[ORIGINAL]
     place = f"max_position_embeddings, which {name} starts from," if silent else f"{name}.{ORIGINAL}"

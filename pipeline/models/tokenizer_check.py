@@ -54,32 +54,32 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     try:
         if (directory / "tokenizer.json").exists():
             path = directory / "tokenizer.json"
-            document = _object(path)
-            table = _serialized(path, document, vocab_size)
+            document = _read_object(path)
+            table = _read_serialized(path, document, vocab_size)
             if not problems:
-                problems += _rebuilt(directory, document)
+                problems += _check_class(directory, document)
         elif not problems and (directory / "tokenizer.model").exists():
             if missing := missing_package(["tokenizer.model"]):
                 return Tokens({}, missing)
-            table = _pieces(directory)
+            table = _read_pieces(directory)
         elif not problems:
-            table = _byte_level(directory)
+            table = _read_byte_level(directory)
     except SourceError as exc:
         problems.append(str(exc))
     if problems:
         raise SourceError("\n  ".join(problems))
-    table = _completed(directory, table)
+    table = _add_missing_tokens(directory, table)
     _require_dense(directory, table, vocab_size)
     beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
     return Tokens({text: number for number, text in beyond})
 
 
-def _completed(directory: Path, table: dict[str, int]) -> dict[str, int]:
+def _add_missing_tokens(directory: Path, table: dict[str, int]) -> dict[str, int]:
     """A table with the tokens of the files beside; what has no id yet gets the next ones."""
-    added = _added(directory)
+    added = _read_added_tokens(directory)
     if not (directory / "tokenizer.json").exists():  # beside one, their ids do not count in transformers
         table = table | added
-    new = [text for text in dict.fromkeys([*_special(directory), *added]) if text not in table]
+    new = [text for text in dict.fromkeys([*_list_special_tokens(directory), *added]) if text not in table]
     return table | {text: number for number, text in enumerate(new, 1 + max(table.values(), default=-1))}
 
 
@@ -113,7 +113,7 @@ def missing_package(names: list[str]) -> str:
     return ""
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     """The bytes of a regular file within the limits of tokenizers; anything else is a SourceError."""
     with open_regular(path) as file:
         data = file.read(TOKENIZER.nbytes + 1)
@@ -122,25 +122,25 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     return read_json(path, TOKENIZER)
 
 
-def _added(directory: Path) -> dict[str, int]:
+def _read_added_tokens(directory: Path) -> dict[str, int]:
     """Tokens with ids in the files beside; all of them are as FIELDS wants them."""
     path, table = directory / "added_tokens.json", dict[str, int]()
     if path.exists():
-        table |= _object(path)
-    for number, token in (_config(directory).get("added_tokens_decoder") or {}).items():
+        table |= _read_object(path)
+    for number, token in (_read_config(directory).get("added_tokens_decoder") or {}).items():
         table[token if isinstance(token, str) else token["content"]] = int(number)
     return table
 
 
-def _special(directory: Path) -> Iterator[str]:
+def _list_special_tokens(directory: Path) -> Iterator[str]:
     """Tokens that the files beside name for a purpose, BOS and its like."""
-    config, path = _config(directory), directory / "special_tokens_map.json"
+    config, path = _read_config(directory), directory / "special_tokens_map.json"
     if path.exists() and not config.get("added_tokens_decoder"):  # as transformers reads it
-        config |= _object(path)
+        config |= _read_object(path)
     for name, value in config.items():
         items = [value] if name.endswith("_token") else []
         if name in ("additional_special_tokens", "extra_special_tokens"):
@@ -151,26 +151,27 @@ def _special(directory: Path) -> Iterator[str]:
                 yield text
 
 
-def _config(directory: Path) -> dict[str, Any]:
+def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / "tokenizer_config.json"
-    return _object(path) if path.exists() else {}
+    return _read_object(path) if path.exists() else {}
 
 
-def _class(directory: Path) -> str:
+def _read_class(directory: Path) -> str:
     """The class that transformers reads the tokens with, by the name it has had since its release 5."""
-    return str(_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
+    return str(_read_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
 
 
-def _serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
+def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
     if wrong := list(excesses(document, vocab_size)):
         raise SourceError("\n  ".join(f"{path}: {problem}; get the file again" for problem in wrong))
-    data = _bytes(path)
+    data = _read_bytes(path)
     if needs_trial(document):
-        _try(path)
+        _run_trial(path)
     try:
         tokenizer = Tokenizer.from_buffer(data)
+        # Padding and truncation of the file would hide the tokens that the post-processor adds.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         # A template of tokens that are not there panics here.
@@ -180,7 +181,8 @@ def _serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dic
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
-        raise SourceError(f"{path}: {_why(document, exc)}; get the file again") from None
+        raise SourceError(f"{path}: {_describe_failure(document, exc)}; get the file again") from None
+    # What precedes the bare tokens is what the post-processor puts in front of every text (BOS).
     front = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
     if problem := ", ".join(
         f"{tokenizer.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size
@@ -192,15 +194,17 @@ def _serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dic
     return table
 
 
-def _try(path: Path) -> None:
+def _run_trial(path: Path) -> None:
     """Lets another process read a tokenizer.json first; a SourceError where that takes too much.
 
     What else is wrong with the file is told by who reads it after that.
     """
+    # posix_spawn with stdin, stdout and stderr on /dev/null: a panic of the library prints a backtrace.
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     command = [sys.executable, "-P", str(TRIAL), str(path)]
     pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # Negative: ended by a signal, which is how the kernel enforces RLIMIT_CPU and RLIMIT_AS aborts.
     if code < 0:
         raise SourceError(
             f"{path}: normalizer: its patterns on the file's own added_tokens take more than {CPU_SECONDS} s "
@@ -208,13 +212,13 @@ def _try(path: Path) -> None:
         )
 
 
-def _rebuilt(directory: Path, document: Mapping[str, Any]) -> Iterator[str]:
+def _check_class(directory: Path, document: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the class that transformers reads tokenizer.json by, or with what comes beside."""
     if (directory / "vocab.json").exists():  # not read, but copied
-        _object(directory / "vocab.json")
+        _read_object(directory / "vocab.json")
     path, config = directory / "tokenizer_config.json", directory / "config.json"
     model = read_json(config) if config.exists() else {}
-    class_name = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
+    class_name = _read_config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
     name = class_of(str(class_name), str(model.get("model_type")))
     if name in REBUILT and (differs := rebuilt_otherwise(document, name)):
         advice = "set tokenizer_class to PreTrainedTokenizerFast, or to the class that it was made with"
@@ -226,7 +230,7 @@ def _rebuilt(directory: Path, document: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _why(document: Mapping[str, Any], exc: BaseException) -> str:
+def _describe_failure(document: Mapping[str, Any], exc: BaseException) -> str:
     """What is wrong with a tokenizer.json, in better words than the library's where there are any."""
     model = document.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
@@ -241,23 +245,23 @@ def _why(document: Mapping[str, Any], exc: BaseException) -> str:
     return f"the tokenizers library cannot read it ({exc})"
 
 
-def _byte_level(directory: Path) -> dict[str, int]:
+def _read_byte_level(directory: Path) -> dict[str, int]:
     from tokenizers.models import BPE  # as above
 
-    class_name = _class(directory)
+    class_name = _read_class(directory)
     vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
     if class_name not in BYTE_LEVEL:
         raise SourceError(
             f"{vocabulary}: transformers reads vocab.json with merges.txt by {' and '.join(BYTE_LEVEL)}, "
             f"tokenizer_config.json names {class_name}; {SAVE}"
         )
-    table = _object(vocabulary)
+    table = _read_object(vocabulary)
     if wrong := next(
         (f"{text!r} is {shortened(number)}" for text, number in table.items() if is_id(number)), ""
     ):
         raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
     try:
-        lines = _bytes(merges).decode().split("\n")
+        lines = _read_bytes(merges).decode().split("\n")
         pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if malformed := next((pair for pair in pairs if len(pair) != 2), None):
             raise SourceError(
@@ -273,12 +277,12 @@ def _byte_level(directory: Path) -> dict[str, int]:
     return table
 
 
-def _pieces(directory: Path) -> dict[str, int]:
+def _read_pieces(directory: Path) -> dict[str, int]:
     """The pieces of a tokenizer.model, which its class must read as sentencepiece does."""
-    path, class_name = directory / "tokenizer.model", _class(directory)
+    path, class_name = directory / "tokenizer.model", _read_class(directory)
     proto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
     try:
-        proto.ParseFromString(_bytes(path))
+        proto.ParseFromString(_read_bytes(path))
         table = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     except SourceError:
         raise

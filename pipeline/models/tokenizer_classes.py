@@ -60,7 +60,7 @@ def rebuilt_otherwise(tokenizer: Mapping[str, Any], name: str) -> str:
     model_kind = tokenizer.get("model", {}).get("type")
     if model_kind is not None and model_kind != kind:
         return f"makes a {kind} model of it, and it holds a {model_kind} model"
-    kinds = set(_kinds(tokenizer))
+    kinds = set(_list_kinds(tokenizer))
     if byte_level != ("ByteLevel" in kinds):
         return f"cuts {'texts' if byte_level else 'no text'} by ByteLevel, other than the file"
     if name in COMPOSED and "NFC" not in kinds:
@@ -68,7 +68,7 @@ def rebuilt_otherwise(tokenizer: Mapping[str, Any], name: str) -> str:
     return ""
 
 
-def _kinds(tokenizer: Mapping[str, Any]) -> Iterator[str]:
+def _list_kinds(tokenizer: Mapping[str, Any]) -> Iterator[str]:
     """Types of its normalizers and pre-tokenizers."""
     parts = [tokenizer.get("pre_tokenizer"), tokenizer.get("normalizer")]
     while parts:

@@ -16,6 +16,7 @@ def main() -> None:
     """Tries the file that the command line names."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    # No core file: it would be as large as the memory limit.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from tokenizers import Tokenizer
 

@@ -21,7 +21,7 @@ def vocabulary(directory: Path) -> str:
     """
     for name in TABLES:
         if (directory / name).is_file():
-            return digest.of_json(_tokens(directory / name))
+            return digest.of_json(_read_tokens(directory / name))
     if (directory / OPAQUE).is_file():
         return hashlib.sha256((directory / OPAQUE).read_bytes()).hexdigest()
     return ""
@@ -35,7 +35,7 @@ def require_same(target: Path, draft: Path) -> None:
         )
 
 
-def _tokens(path: Path) -> Any:
+def _read_tokens(path: Path) -> Any:
     """Token table and added tokens, in one order; added tokens may also stand in the table."""
     document = read_json(path, TOKENIZER)
     if path.name == "vocab.json":
@@ -43,5 +43,6 @@ def _tokens(path: Path) -> Any:
     table = document.get("model", {}).get("vocab", {})
     if isinstance(table, list):  # a unigram table: token and score, the id is the place
         table = {row[0]: number for number, row in enumerate(table)}
+    # Added tokens win: the library looks them up before the model's table.
     added = {token["content"]: token["id"] for token in document.get("added_tokens", [])}
     return sorted((table | added).items())

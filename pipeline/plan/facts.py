@@ -27,12 +27,12 @@ from pipeline.models.vocabulary import vocabulary
 from pipeline.plan.chat_templates import template_problems
 from pipeline.plan.data_facts import DataFacts, read_data
 from pipeline.process.host import Host
+from pipeline.sources.hub_headers import remote_checkpoint
 from pipeline.sources.snapshot import (
     Remote,
     holds_config_only,
     listed,
     local_digest,
-    remote_checkpoint,
     require_inside,
     require_texts,
     unread,

@@ -50,9 +50,10 @@ def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | N
     """
     with open_regular(source, root) as reader, target.open("wb") as writer:
         before, done = os.fstat(reader.fileno()), 0
-        while count := _transfer(reader.fileno(), writer.fileno(), done):
+        while count := _copy_next(reader.fileno(), writer.fileno(), done):
             done += count
             tick(count)
+        # Size and mtime of the open file: a path could by now name another one.
         after = os.fstat(reader.fileno())
     if (done, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise SourceError(
@@ -61,7 +62,7 @@ def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | N
         )
 
 
-def _transfer(reader: int, writer: int, offset: int) -> int:
+def _copy_next(reader: int, writer: int, offset: int) -> int:
     """Copies the next bytes from `offset`; 0 at the end."""
     with suppress(AttributeError):  # not every system has it
         try:

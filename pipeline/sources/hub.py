@@ -81,13 +81,13 @@ class Patience:
             self.wait(f"connection failed ({type(exc).__name__})")
         except HfHubHTTPError as exc:
             if exc.response.status_code not in PASSING:
-                raise _refusal(self.where, exc) from None
-            self.wait(f"HTTP {exc.response.status_code}", _asked_wait(exc.response))
+                raise _describe_refusal(self.where, exc) from None
+            self.wait(f"HTTP {exc.response.status_code}", _read_requested_wait(exc.response))
         except OfflineModeIsEnabled:
             raise SourceError(f"{self.where}: HF_HUB_OFFLINE is set; unset it, or use a local path") from None
         except (ValueError, httpx.InvalidURL) as exc:
             raise SourceError(
-                f"{self.where}: no hub's answer ({type(exc).__name__}); check repo and HF_ENDPOINT"
+                f"{self.where}: the answer is not a hub's ({type(exc).__name__}); check repo and HF_ENDPOINT"
             ) from None
         return None
 
@@ -103,22 +103,23 @@ class Patience:
         if self.failures >= self.limit:
             raise SourceError(
                 f"{self.where}: {why}, {self.failures} times in a row; check the network and run again: "
-                "what is there already is kept"
+                "downloaded parts are kept"
             )
+        # A hub may ask for hours; the user decides then, and partial files are kept.
         if (seconds or 0) > LONGEST_WAIT_S:
             raise SourceError(f"{self.where}: {why}, the hub asks to wait {seconds:g} s; run again later")
         if self.stop.wait(min(8.0, 0.25 * 2**self.failures) if seconds is None else seconds):
-            raise SourceError(f"{self.where}: given up, because another file failed")
+            raise SourceError(f"{self.where}: stopped because another file failed")
 
 
-def _asked_wait(response: httpx.Response) -> float | None:
+def _read_requested_wait(response: httpx.Response) -> float | None:
     """Seconds that the hub asks to wait, from Retry-After or its RateLimit header."""
     after = response.headers.get("retry-after", "")
     reset = re.search(r"\bt\s*=\s*(\d+)", response.headers.get("ratelimit", ""))
     return float(after) if after.isdecimal() else float(reset[1]) if reset else None
 
 
-def _refusal(where: str, exc: HfHubHTTPError) -> SourceError:
+def _describe_refusal(where: str, exc: HfHubHTTPError) -> SourceError:
     status = exc.response.status_code
     if isinstance(exc, GatedRepoError):
         return SourceError(
@@ -163,12 +164,12 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
     if remote.kind == "model":
         require_sizes(f"{remote.where}: ", {file.name: file.size for file in files})
-    _write(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
-    _write(saved, json.dumps([asdict(file) for file in files]).encode())
+    _write_file(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
+    _write_file(saved, json.dumps([asdict(file) for file in files]).encode())
     return files
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
@@ -178,6 +179,7 @@ def _write(path: Path, data: bytes) -> None:
 @contextmanager
 def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> Iterator[httpx.Response]:
     """Opens a file of the commit, from byte `start` to `end`, both included; the answer may hold more."""
+    # `identity`: with compression, byte ranges and sizes would count compressed bytes.
     headers = build_hf_headers(library_name="enginery") | {"accept-encoding": "identity"}
     if start or end is not None:
         headers["range"] = f"bytes={start}-{'' if end is None else end}"
@@ -192,6 +194,7 @@ def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> It
 def digest(path: Path, like: str) -> str:
     """Returns the digest of a file, of the kind that `like` is: `sha256:` or `git:` (a blob id)."""
     kind = like.partition(":")[0]
+    # The hub lists no sha256 of small files, only the id of their git blob: SHA-1 of a header and the bytes.
     hasher = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb", buffering=0) as file:
         while data := file.read(1 << 20):
@@ -216,6 +219,7 @@ def fetch_headers(remote: Remote, directory: Path) -> None:
         with ThreadPoolExecutor(HEADER_STREAMS) as pool:
             list(pool.map(lambda file: _fetch_header(remote, file, draft / file.name), files))
         (draft / HEADERS_ONLY).touch()
+        # One rename publishes the directory complete; a concurrent plan may have published it first.
         draft.rename(directory)
     except OSError as exc:
         if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else made it

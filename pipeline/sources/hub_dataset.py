@@ -99,30 +99,30 @@ def choose(item: Data, names: Iterable[str], configs: Sequence[Mapping[str, Any]
     """The data files that a recipe's source means, sorted; raises DataError where they cannot be told."""
     candidates = sorted(names)
     if item.files:
-        chosen = [name for pattern in item.files for name in _matching(pattern, candidates, where)]
+        chosen = [name for pattern in item.files for name in _match_files(pattern, candidates, where)]
     elif configs:
-        chosen = _configured(item, candidates, configs, where)
+        chosen = _choose_by_card(item, candidates, configs, where)
     else:
-        _no_script(item, candidates, where)
+        _refuse_script(item, candidates, where)
         if item.config is not None:
             raise DataError(
                 f"{where}: config {item.config!r}, but its card lists none; name the data files in 'files'"
             )
-        chosen = _conventional(item, candidates, where)
+        chosen = _choose_by_name(item, candidates, where)
     for name in chosen:
         kind_of(name)
     return sorted(set(chosen))
 
 
-def _matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
-    expression = re.compile(_expression(pattern.removeprefix("./")))
+def _match_files(pattern: str, names: Sequence[str], where: str) -> list[str]:
+    expression = re.compile(_compile_pattern(pattern.removeprefix("./")))
     matches = [name for name in names if expression.fullmatch(name)]
     if not matches:
-        raise DataError(f"{where}: no file matches {pattern!r}; have {_some(names)}")
+        raise DataError(f"{where}: no file matches {pattern!r}; have {_format_names(names)}")
     return matches
 
 
-def _expression(pattern: str) -> str:
+def _compile_pattern(pattern: str) -> str:
     """A shell pattern as a regular expression: `*` stays within a directory, `**` does not."""
     parts = re.split(r"(\*\*/?|\*|\?|\[[^\]]+\])", pattern)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -132,27 +132,27 @@ def _expression(pattern: str) -> str:
     )
 
 
-def _configured(
+def _choose_by_card(
     item: Data, names: Sequence[str], configs: Sequence[Mapping[str, Any]], where: str
 ) -> list[str]:
     """Files of a configuration and split as the card lists them."""
-    config = _config(item, configs, where)
+    config = _choose_config(item, configs, where)
     by_split = dict[str, list[str]]()
     root = str(config.get("data_dir") or "").strip("/")
-    for entry in _listed(config.get("data_files")):
+    for entry in _as_list(config.get("data_files")):
         split, paths = (
             (str(entry.get("split")), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
         )
-        by_split.setdefault(split, []).extend(str(path) for path in _listed(paths))
+        by_split.setdefault(split, []).extend(str(path) for path in _as_list(paths))
     if not by_split:
         inside = [name for name in names if name.startswith(f"{root}/")] if root else names
-        return _conventional(item, inside, where)
-    split_name = _split(item, list(by_split), where)
+        return _choose_by_name(item, inside, where)
+    split_name = _choose_split(item, list(by_split), where)
     prefix = f"{root}/" if root else ""
-    return [name for path in by_split[split_name] for name in _matching(prefix + path, names, where)]
+    return [name for path in by_split[split_name] for name in _match_files(prefix + path, names, where)]
 
 
-def _config(item: Data, configs: Sequence[Mapping[str, Any]], where: str) -> Mapping[str, Any]:
+def _choose_config(item: Data, configs: Sequence[Mapping[str, Any]], where: str) -> Mapping[str, Any]:
     names = [str(config.get("config_name", "default")) for config in configs]
     if item.config is None and len(configs) == 1:
         return configs[0]
@@ -160,25 +160,25 @@ def _config(item: Data, configs: Sequence[Mapping[str, Any]], where: str) -> Map
     config_name = item.config or next(iter(marked), "default")
     if config_name not in names:
         problem = "several configs" if item.config is None else f"no config {item.config!r}"
-        raise DataError(f"{where}: {problem}; name one of {_some(names)} in 'config'")
+        raise DataError(f"{where}: {problem}; name one of {_format_names(names)} in 'config'")
     return configs[names.index(config_name)]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [{"split": split, "path": path} for split, path in value.items()]
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _split(item: Data, splits: Sequence[str], where: str) -> str:
+def _choose_split(item: Data, splits: Sequence[str], where: str) -> str:
     split = item.split or "train"
     if split not in splits:
         problem = f"no split {split!r}" if item.split else "no split 'train', which is the default"
-        raise DataError(f"{where}: {problem}; name one of {_some(splits)} in 'split'")
+        raise DataError(f"{where}: {problem}; name one of {_format_names(splits)} in 'split'")
     return split
 
 
-def _conventional(item: Data, names: Sequence[str], where: str) -> list[str]:
+def _choose_by_name(item: Data, names: Sequence[str], where: str) -> list[str]:
     """Files whose names say the split; all of them are `train` where none says any."""
     data = [
         name
@@ -186,17 +186,18 @@ def _conventional(item: Data, names: Sequence[str], where: str) -> list[str]:
         if name.endswith(SUFFIXES) and not name.startswith((".", "_")) and not PAPERS.fullmatch(name)
     ]
     if not data:
-        raise DataError(f"{where}: no data files ({', '.join(SUFFIXES)}); have {_some(names)}")
+        raise DataError(f"{where}: no data files ({', '.join(SUFFIXES)}); have {_format_names(names)}")
     by_split = dict[str, list[str]]()
     for name in data:
-        by_split.setdefault(_named_split(name) or "", []).append(name)
+        by_split.setdefault(_find_split(name) or "", []).append(name)
+    # As in the datasets library: files without a split in their names are all training data.
     if set(by_split) == {""}:
         by_split = {"train": data}
     by_split.pop("", None)
-    return by_split[_split(item, list(by_split), where)]
+    return by_split[_choose_split(item, list(by_split), where)]
 
 
-def _named_split(name: str) -> str | None:
+def _find_split(name: str) -> str | None:
     shard = SHARD.fullmatch(name)
     split_name = shard["split"] if shard else name.rpartition(".")[0]
     parts = re.split(r"[^A-Za-z]+", split_name.lower())
@@ -206,7 +207,7 @@ def _named_split(name: str) -> str | None:
     return shard["split"] if shard else None
 
 
-def _no_script(item: Data, names: Sequence[str], where: str) -> None:
+def _refuse_script(item: Data, names: Sequence[str], where: str) -> None:
     script = f"{str(item.repo).rpartition('/')[2]}.py"
     if script in names:
         raise DataError(
@@ -215,6 +216,6 @@ def _no_script(item: Data, names: Sequence[str], where: str) -> None:
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     listing = ", ".join(names[:10]) or "nothing"
     return listing if len(names) <= 10 else f"{listing} and {len(names) - 10} more"

@@ -31,7 +31,10 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
     directory.mkdir(parents=True, exist_ok=True)
     received = dict.fromkeys((file.name for file in files), 0)
     stop = threading.Event()
-    with _alone(directory, lambda: progress(0, total, "bytes fetched")), ThreadPoolExecutor(STREAMS) as pool:
+    with (
+        _lock_commit(directory, lambda: progress(0, total, "bytes fetched")),
+        ThreadPoolExecutor(STREAMS) as pool,
+    ):
         jobs = [pool.submit(_Download(remote, file, received, stop).run) for file in files]
         try:
             while True:
@@ -47,7 +50,7 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
 
 
 @contextmanager
-def _alone(directory: Path, tick: Callable[[], None]) -> Iterator[None]:
+def _lock_commit(directory: Path, tick: Callable[[], None]) -> Iterator[None]:
     """Waits until no other process works on this commit: two would write the same unfinished files."""
     watch = lock.Watch(directory.parent / "lock", None, lock.PATIENCE_S)
     with watch.path.open("w") as lock_file:
@@ -82,9 +85,10 @@ class _Download:
 
     def run(self) -> Path:
         """Returns the finished file; its bytes have the listed digest."""
+        # A second attempt from zero: a partial file of an earlier run may hold bytes of another mirror.
         for _ in range(2):
             if not self.path.exists():
-                self._complete()
+                self._download_rest()
             received = digest(self.path, self.file.digest)
             if received == self.file.digest:
                 self.held[self.file.name] = self.file.size
@@ -92,7 +96,7 @@ class _Download:
             self.path.unlink()
         raise mismatch(self.remote, self.file, received)
 
-    def _complete(self) -> None:
+    def _download_rest(self) -> None:
         patience = Patience(f"{self.remote.where}: {self.file.name}", ATTEMPTS, self.stop)
         self.part.parent.mkdir(parents=True, exist_ok=True)
         self.part.touch()
@@ -101,17 +105,19 @@ class _Download:
             if size > self.file.size:
                 self.part.unlink()
             failures = patience.failures
-            patience.attempt(self._append)
+            patience.attempt(self._append_missing)
             size = self.part.stat().st_size
             if size > most:
                 most, patience.failures = size, 0
+            # The request succeeded without new bytes: count it as a failure, or this would loop for ever.
             elif patience.failures == failures:
                 patience.wait(f"{size} of {self.file.size} bytes and no more")
         self.part.rename(self.path)
 
-    def _append(self) -> int:
+    def _append_missing(self) -> int:
         """Asks for what is missing and writes what comes; the connection may end before the file does."""
         with self.part.open("ab") as part, get(self.remote, self.file.name, part.tell()) as response:
+            # A server may ignore the range and send the whole file: appending that would corrupt it.
             if not response.headers.get("content-range", "").startswith(f"bytes {part.tell()}-"):
                 part.seek(0)  # the whole file comes
                 part.truncate()

@@ -15,7 +15,6 @@ from calibration import links
 from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
 from pipeline.errors import SourceError
 from pipeline.models.model_json import TOKENIZER, open_regular, read_json
-from pipeline.weights.tensors import Checkpoint, open_checkpoint
 
 INDEX = "model.safetensors.index.json"
 
@@ -60,6 +59,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     if "model.safetensors" in tensors:
         weights = {"model.safetensors"}
     else:
+        # Repositories hold `consolidated.safetensors` or adapters beside the model; those must not be loaded.
         weights = {name for name in tensors if name.startswith("model-")} or tensors
         weights |= top & {INDEX}
     papers = {name for name in top if PAPERS.fullmatch(name)}
@@ -186,13 +186,13 @@ def require_texts(path: Path) -> None:
             continue
         with open_regular(path / name, path) as file:
             data = file.read()
-        if problem := _no_text(data):
+        if problem := _find_text_problem(data):
             problems.append(f"{path / name}:{problem}; save it as UTF-8, or get the file again")
     if problems:
         raise SourceError("\n  ".join(problems))
 
 
-def _no_text(data: bytes) -> str:
+def _find_text_problem(data: bytes) -> str:
     """Line and fault of what is no UTF-8 text; empty where it is."""
     at, problem = data.find(b"\0"), "not a text, for it holds a NUL"
     if at < 0:
@@ -267,21 +267,3 @@ def listed(remote: Remote) -> list[str]:
 def forget(remote: Remote) -> None:
     """Removes a commit's downloads from the cache, once the store has its snapshot; headers stay."""
     shutil.rmtree(remote.directory / "files", ignore_errors=True)
-
-
-def remote_checkpoint(remote: Remote) -> Checkpoint:
-    """Opens a commit's `config.json` and safetensors headers, for planning: the weights are holes.
-
-    They are fetched once and kept; a hub that cannot be reached is a SourceError.
-    """
-    directory = remote.directory / "headers"
-    if not (directory / HEADERS_ONLY).exists():
-        from pipeline.sources import (
-            hub,  # huggingface_hub costs 0.2 s, and only the first plan of a commit needs it
-        )
-
-        hub.fetch_headers(remote, directory)
-    try:
-        return open_checkpoint(directory)
-    except SourceError as exc:
-        raise SourceError(str(exc).replace(str(directory), remote.where)) from exc

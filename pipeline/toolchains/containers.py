@@ -22,10 +22,17 @@ def prefix(runtime: str, image: str, user: str, mounts: Sequence[Path]) -> list[
     """Everything before the program: the runtime, GPUs, shared memory, user, mounts and image."""
     paths = outermost(mounts)
     if runtime == "docker":
-        return [*_run(runtime), "--gpus", "all", *(["--user", user] if user else []), *_bind(paths), image]
+        return [
+            *_run_arguments(runtime),
+            "--gpus",
+            "all",
+            *(["--user", user] if user else []),
+            *_bind_arguments(paths),
+            image,
+        ]
     if runtime == "podman":
         gpus = ("--device", "nvidia.com/gpu=all", "--security-opt", "label=disable", "--userns=keep-id")
-        return [*_run(runtime), *gpus, *_bind(paths), image]
+        return [*_run_arguments(runtime), *gpus, *_bind_arguments(paths), image]
     if runtime == "apptainer":
         binds = [word for path in paths for word in ("--bind", f"{path}:{path}")]
         return ["apptainer", "exec", "--nv", "--no-home", "--env", "PYTHONNOUSERSITE=1", *binds, image]
@@ -48,12 +55,13 @@ def outermost(paths: Sequence[Path]) -> list[Path]:
     ]
 
 
-def _run(runtime: str) -> list[str]:
+def _run_arguments(runtime: str) -> list[str]:
     """`run` with what docker and podman share; a user without a home directory gets one that is writable."""
     env = ("--env", "HOME=/tmp", "--env", VISIBLE, "--workdir", "/tmp")
     return [runtime, "run", "--rm", "--init", "--pull=never", *SHARED_MEMORY, *env]
 
 
-def _bind(paths: Sequence[Path]) -> list[str]:
+def _bind_arguments(paths: Sequence[Path]) -> list[str]:
     """Bind mounts that fail where the path is missing, as `--volume` does not."""
+    # `--volume` creates a missing source as an empty directory owned by root.
     return [word for path in paths for word in ("--mount", f"type=bind,source={path},target={path}")]

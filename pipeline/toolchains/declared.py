@@ -39,7 +39,7 @@ class Declared(Frozen):
     """What starts the ranks of a build; `mpirun` where the builder's own worker processes do not work."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _require_one_source(self) -> Self:
         if (self.environment is None) == (self.image is None):
             raise ValueError("is an environment or an image; give one of the two keys")
         if (self.image is None) != (self.runtime is None):

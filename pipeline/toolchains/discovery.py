@@ -29,14 +29,15 @@ def discover(store_root: Path | None, env: Mapping[str, str]) -> tuple[Toolchain
     on PATH has its declared name only.
     """
     memory = Memory(store_root / MEMORY if store_root else None)
-    declared = list(_declared(env))
+    declared = list(_list_declared(env))
     declared_bins = {
         (Path(toolchain.location) / "bin").resolve()
         for toolchain in declared
         if toolchain.kind == "environment"
     }
     candidates = [
-        *(toolchain for toolchain in _on_path(env) if Path(toolchain.location) not in declared_bins),
+        # One installation, one name: its declared name is the one that recipes state.
+        *(toolchain for toolchain in _find_on_path(env) if Path(toolchain.location) not in declared_bins),
         *declared,
     ]
     with ThreadPoolExecutor(max(1, len(candidates))) as pool:
@@ -50,7 +51,7 @@ def discover(store_root: Path | None, env: Mapping[str, str]) -> tuple[Toolchain
 def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     """The toolchain of that name, or without a name the only one that works; else why there is none."""
     if name is not None:
-        return _named(toolchains, name)
+        return _choose_named(toolchains, name)
     working = [toolchain for toolchain in toolchains if not toolchain.problem]
     if len(working) == 1:
         return Choice(toolchain=working[0])
@@ -64,7 +65,7 @@ def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     )
 
 
-def _named(toolchains: Sequence[Toolchain], name: str) -> Choice:
+def _choose_named(toolchains: Sequence[Toolchain], name: str) -> Choice:
     toolchain = next((toolchain for toolchain in toolchains if toolchain.name == name), None)
     if toolchain is None:
         listing = ", ".join(toolchain.name for toolchain in toolchains) or "none"
@@ -95,22 +96,22 @@ def matching(versions: Mapping[str, str], toolchains: Sequence[Toolchain] | None
     )
 
 
-def _on_path(env: Mapping[str, str]) -> Iterator[Toolchain]:
+def _find_on_path(env: Mapping[str, str]) -> Iterator[Toolchain]:
     path = env.get("PATH", "")
     program = next(filter(None, (shutil.which(name, path=path) for name in PROGRAMS)), None)
     if program is None:
         return
     directory = Path(program).resolve().parent
-    python = _python_of(Path(program), path)
+    python = _find_python(Path(program), path)
     yield Toolchain(
         name=ON_PATH,
         kind="path",
         location=str(directory),
-        programs=_outside(directory, path) | ({"python": python} if python else {}),
+        programs=_find_outside(directory, path) | ({"python": python} if python else {}),
     )
 
 
-def _python_of(program: Path, path: str) -> str | None:
+def _find_python(program: Path, path: str) -> str | None:
     """The Python that a program's first line names, else the one beside it."""
     with program.open("rb") as file:
         line = file.readline(4096)
@@ -122,15 +123,19 @@ def _python_of(program: Path, path: str) -> str | None:
     return shutil.which("python3", path=str(program.resolve().parent))
 
 
-def _declared(env: Mapping[str, str]) -> Iterator[Toolchain]:
+def _list_declared(env: Mapping[str, str]) -> Iterator[Toolchain]:
     file, entries = declared.read(env)
     for name, entry in entries.items():
-        yield _environment(name, entry, file, env) if entry.environment else _container(name, entry, file)
+        yield (
+            _describe_environment(name, entry, file, env)
+            if entry.environment
+            else _describe_container(name, entry, file)
+        )
 
 
-def _environment(name: str, entry: Declared, file: Path, env: Mapping[str, str]) -> Toolchain:
+def _describe_environment(name: str, entry: Declared, file: Path, env: Mapping[str, str]) -> Toolchain:
     root = file.parent / Path(str(entry.environment)).expanduser()
-    programs = _outside(root / "bin", env.get("PATH", ""))
+    programs = _find_outside(root / "bin", env.get("PATH", ""))
     problem = "" if (root / "bin" / "python").exists() else f"{root} has no bin/python; correct {file}"
     return Toolchain(
         name=name,
@@ -142,7 +147,7 @@ def _environment(name: str, entry: Declared, file: Path, env: Mapping[str, str])
     )
 
 
-def _container(name: str, entry: Declared, file: Path) -> Toolchain:
+def _describe_container(name: str, entry: Declared, file: Path) -> Toolchain:
     image = str(entry.image)
     if (file.parent / image).is_file():
         image = str(file.parent / image)
@@ -156,7 +161,7 @@ def _container(name: str, entry: Declared, file: Path) -> Toolchain:
     )
 
 
-def _outside(directory: Path, path: str) -> dict[str, str]:
+def _find_outside(directory: Path, path: str) -> dict[str, str]:
     """Programs that are not in the directory but on PATH."""
     programs = {name: shutil.which(name, path=path) for name in OUTSIDE if not (directory / name).exists()}
     return {name: program for name, program in programs.items() if program}

@@ -33,7 +33,7 @@ class Memory:
 
     def recall(self, name: str) -> Mapping[str, str] | None:
         """Versions of an answer that still holds."""
-        entry = self._all().get(name)
+        entry = self._read_entries().get(name)
         if entry is None or any(_signature(path) != seen for path, seen in entry["watch"].items()):
             return None
         versions: Mapping[str, str] = entry["versions"]
@@ -46,11 +46,12 @@ class Memory:
         """
         if self.file is None:
             return
-        entries = self._all() | {
+        entries = self._read_entries() | {
             name: {"versions": dict(versions), "watch": {path: _signature(path) for path in watch}}
         }
         with suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            # Write aside, then replace: a reader never sees half a file.
             aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
             try:
                 aside.write_text(json.dumps(entries))
@@ -58,7 +59,7 @@ class Memory:
             finally:
                 aside.unlink(missing_ok=True)
 
-    def _all(self) -> dict[str, Any]:
+    def _read_entries(self) -> dict[str, Any]:
         if self.file is None:
             return {}
         try:
@@ -74,7 +75,7 @@ def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
     if toolchain.kind == "container":
         image = digest_of(toolchain)
         if not image:
-            return replace(toolchain, problem=_no_image(toolchain))
+            return replace(toolchain, problem=_describe_missing_image(toolchain))
     name = of_json(toolchain.as_dict() | {"image": image})
     versions = memory.recall(name)
     if versions is None:
@@ -84,11 +85,11 @@ def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
         if answer is None:
             command = shlex.join(toolchain.argv("python", "--version"))
             return replace(toolchain, problem=f"its Python does not run; try `{command}`")
-        document = _parsed(answer)
+        document = _parse_answer(answer)
         versions = document["versions"] | ({"image": image} if image else {})
         if "tensorrt_llm" not in versions:
             return replace(toolchain, problem=MISSING)
-        watch = [] if image else [*document["watch"], *_programs(toolchain)]
+        watch = [] if image else [*document["watch"], *_list_programs(toolchain)]
         memory.keep(name, versions, watch)
     return replace(toolchain, versions=versions)
 
@@ -114,17 +115,17 @@ PULL = {
 }
 
 
-def _no_image(toolchain: Toolchain) -> str:
+def _describe_missing_image(toolchain: Toolchain) -> str:
     cure = PULL[toolchain.runtime].format(toolchain.location)
     return f"image {toolchain.location} is not on this host, or {toolchain.runtime} is not; {cure}"
 
 
-def _programs(toolchain: Toolchain) -> list[str]:
+def _list_programs(toolchain: Toolchain) -> list[str]:
     names = ("trtllm-build", "trtllm-serve", "trtllm-bench", "python")
     return [path for path in map(toolchain.program, names) if Path(path).exists()]
 
 
-def _parsed(answer: str) -> dict[str, Any]:
+def _parse_answer(answer: str) -> dict[str, Any]:
     """The last line: an image's entry point may print a banner before it."""
     document: dict[str, Any] = json.loads(answer.strip().splitlines()[-1])
     return document

@@ -27,22 +27,25 @@ CHUNK_BYTES = 1 << 20
 def check_finite(checkpoint: Checkpoint, progress: Progress) -> None:
     """Reads every floating tensor; the first that holds NaN or infinity is a SourceError that names it."""
     entries = [entry for entry in checkpoint.entries.values() if entry.dtype in MASKS]
+    # In the order on disk: sequential reads suit network and spinning disks.
     entries.sort(key=lambda entry: (entry.file, entry.start))
     meter = Meter(progress, sum(entry.nbytes for entry in entries), "bytes checked")
     for entry in entries:
-        _check(entry, meter.add)
+        _check_tensor(entry, meter.add)
 
 
-def _check(entry: TensorEntry, tick: Callable[[int], None]) -> None:
+def _check_tensor(entry: TensorEntry, tick: Callable[[int], None]) -> None:
     unsigned, mask = MASKS[entry.dtype]
     buffer = bytearray(CHUNK_BYTES)
+    # One reused buffer each for the bytes and the masked bits: a checkpoint is hundreds of gigabytes, in
+    # chunks of 1 MiB, and each would allocate twice.
     masked: npt.NDArray[Any] = np.empty(CHUNK_BYTES // np.dtype(unsigned).itemsize, unsigned)
     with entry.file.open("rb", buffering=0) as file:
         file.seek(entry.start)
         read = 0
         while read < entry.nbytes:
             view = memoryview(buffer)[: min(CHUNK_BYTES, entry.nbytes - read)]
-            _fill(entry, file.readinto, view)
+            _fill_buffer(entry, file.readinto, view)
             bits = np.frombuffer(view, unsigned)
             ones = np.bitwise_and(bits, unsigned(mask), out=masked[: bits.size])
             if ones.max() == mask:
@@ -55,7 +58,7 @@ def _check(entry: TensorEntry, tick: Callable[[int], None]) -> None:
             tick(len(view))
 
 
-def _fill(entry: TensorEntry, readinto: Callable[[memoryview], int | None], view: memoryview) -> None:
+def _fill_buffer(entry: TensorEntry, readinto: Callable[[memoryview], int | None], view: memoryview) -> None:
     filled = 0
     while filled < len(view):
         count = readinto(view[filled:])

@@ -50,6 +50,8 @@ class TensorPlan:
 
 def layout(plan: Iterable[TensorPlan]) -> list[TensorPlan]:
     """Orders tensors so that all are aligned: whole multiples of ALIGNMENT first, then by element size."""
+    # Multiples of 64 bytes keep the next tensor aligned. The rest go last, large elements first, so
+    # that each starts at a multiple of its own element size.
     return sorted(
         plan, key=lambda t: (t.nbytes % ALIGNMENT != 0, -item_bytes(t.dtype) if t.nbytes % ALIGNMENT else 0)
     )
@@ -66,6 +68,7 @@ def header_bytes(ordered: Sequence[TensorPlan], metadata: Mapping[str, str]) -> 
         fields[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
         position += tensor.nbytes
     text = json.dumps(fields, separators=(",", ":")).encode()
+    # The format allows spaces after the JSON; the 8 length bytes count for the alignment too.
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 
@@ -82,6 +85,7 @@ def write_safetensors(
     `wrote` is told the bytes of every chunk. Metadata defaults to `format: pt`, which transformers asks for.
     """
     ordered = layout(plan)
+    # "x": a file that exists is never overwritten. Unbuffered, because sendfile bypasses Python's buffer.
     with path.open("xb", buffering=0) as out:
         _write_all(out, memoryview(header_bytes(ordered, {"format": "pt"} if metadata is None else metadata)))
         for tensor in ordered:
@@ -101,18 +105,19 @@ def _write_chunks(out: BinaryIO, chunks: Iterable[Chunk]) -> Iterator[int]:
         if isinstance(chunk, Span):
             yield from _copy_span(out, chunk)
         else:
-            data = _flat(chunk) if isinstance(chunk, np.ndarray) else memoryview(chunk).cast("B")
+            data = _flatten(chunk) if isinstance(chunk, np.ndarray) else memoryview(chunk).cast("B")
             _write_all(out, data)
             yield data.nbytes
 
 
-def _flat(array: Array) -> memoryview:
+def _flatten(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _write_all(out: BinaryIO, data: memoryview) -> None:
     view = data
     while view:
+        # A raw write may be short; without the loop the rest would be lost silently.
         view = view[out.write(view) :]
 
 
@@ -124,6 +129,7 @@ def _copy_span(out: BinaryIO, span: Span) -> Iterator[int]:
             count = os.sendfile(
                 out.fileno(), source.fileno(), position, min(PIECE_BYTES, span.end - position)
             )
+            # sendfile returns 0 at the end of the source: the file became shorter since its check.
             if count == 0:
                 raise SourceError(
                     f"{span.file}: ended at byte {position}, {span.end} expected; it was changed"

@@ -88,18 +88,18 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             f"{path}: header: __metadata__ is {shortened(metadata)}; it must be an object of strings: "
             "fetch the file again"
         )
-    entries = [_entry(path, name, field, data_start) for name, field in fields.items()]
+    entries = [_parse_entry(path, name, field, data_start) for name, field in fields.items()]
     _check_layout(path, entries, data_start, size_bytes)
     return {entry.name: entry for entry in entries}
 
 
-def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
+def _parse_entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
     fields: dict[str, Any] = field if isinstance(field, dict) else {}
     dtype: Any = fields.get("dtype")
     shape: Any = fields.get("shape")
     offsets: Any = fields.get("data_offsets")
     has_numpy_type = isinstance(dtype, str) and dtype in NUMPY_TYPES
-    if not (has_numpy_type and _sizes(shape, MAX_AXES) and _sizes(offsets, 2) and len(offsets) == 2):
+    if not (has_numpy_type and _are_sizes(shape, MAX_AXES) and _are_sizes(offsets, 2) and len(offsets) == 2):
         raise SourceError(
             f"{path}: tensor {shortened(name)} has dtype {shortened(dtype)}, shape {shortened(shape)} and "
             f"data_offsets {shortened(offsets)}; needed are a dtype of {', '.join(NUMPY_TYPES)}, at most "
@@ -114,15 +114,17 @@ def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
     return TensorEntry(name, dtype, tuple(shape), path, data_start + start, data_start + end)
 
 
-def _sizes(values: Any, most: int) -> bool:
+def _are_sizes(values: Any, most: int) -> bool:
     """Says whether a value is a list of at most so many sizes or offsets."""
     if not isinstance(values, list) or len(values) > most:
         return False
+    # `type is int` excludes bool, which JSON true and false become.
     return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
 def _check_layout(path: Path, entries: Iterable[TensorEntry], data_start: int, size_bytes: int) -> None:
     """Checks that tensors follow one another without gap or overlap and end where the file ends."""
+    # Gaps could hide other data, overlaps could alias tensors; the format forbids both.
     position = data_start
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
         if entry.start != position:
@@ -156,6 +158,7 @@ class Checkpoint:
             return np.empty(0, np.uint8)
         if entry.file not in self._maps:
             with open_regular(entry.file) as file:
+                # The map keeps its own reference to the file; the descriptor can be closed.
                 self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(self._maps[entry.file], np.uint8, entry.nbytes, entry.start)
 
@@ -202,6 +205,7 @@ class Checkpoint:
     def drop_pages(self, entry: TensorEntry, start: int, end: int) -> None:
         """Gives back the memory of bytes `start` to `end` of a mapped tensor; they can be read again."""
         mapped = self._maps.get(entry.file)
+        # Inward to whole pages: the pages at both ends may hold a neighbour's bytes.
         first = -(-(entry.start + start) // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (entry.start + end) // mmap.PAGESIZE * mmap.PAGESIZE
         if mapped is not None and last > first:
@@ -247,6 +251,7 @@ def _read_indexed(index: Path) -> dict[str, TensorEntry]:
             )
     headers = {name: read_header(directory / name) for name in sorted(set(weight_map.values()))}
     listed = set(weight_map.items())
+    # Both directions: an index that omits a stored tensor is as broken as one that invents it.
     stored_pairs = {(tensor, name) for name, header in headers.items() for tensor in header}
     for tensor, name in sorted(listed ^ stored_pairs):
         wrong = "of the index is missing" if (tensor, name) in listed else "is not in the index"

@@ -16,6 +16,7 @@ def names() -> list[str]:
 @cache
 def family(architecture: str) -> Family:
     """Returns the family of an architecture; an unknown one is a SourceError that lists those supported."""
+    # A file in this folder registers itself: no list here to forget.
     families: list[Family] = [import_module(f"{__name__}.{name}").FAMILY for name in names()]
     for candidate in families:
         if architecture in candidate.architectures:

@@ -46,6 +46,7 @@ def config(shape: ModelShape) -> Mapping[str, Any]:
         "attn_bias": False,
         "mlp_bias": False,
         "inter_layernorms": True,
+        # The shape keeps the factor; GemmaConfig wants the integer it was the inverse root of.
         "query_pre_attn_scalar": round(shape.query_scale**-2),
         "final_logit_softcapping": shape.logit_softcap,
         "attn_logit_softcapping": shape.attention_softcap,

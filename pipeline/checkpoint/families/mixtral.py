@@ -29,6 +29,7 @@ def experts(shape: ModelShape, block: str, names: tuple[str, str, str]) -> tuple
     assert shape.experts is not None
     hidden, inner, count = shape.hidden_size, shape.experts.intermediate_size, shape.experts.count
     up, gate, down = (f"{block}.experts.{{}}.{name}" for name in names)
+    # Up first: the fused kernel computes silu(second half) * first half.
     fc = (Part(up, inner, inner), Part(gate, inner, inner))
     proj = (Part(down, hidden, hidden),)
     return (
@@ -75,6 +76,7 @@ def flat(config: Mapping[str, Any]) -> Mapping[str, Any]:
         "moe_num_experts": moe["num_experts"],
         "moe_top_k": moe["top_k"],
         "moe_normalization_mode": moe["normalization_mode"],
+        # 0.10 has no mixed mode: experts are divided whole (1) or each by its channels (2).
         "moe_tp_mode": 1 if ep > 1 else 2,
     }
 

@@ -23,6 +23,7 @@ def layer(shape: ModelShape) -> tuple[Module, ...]:
         Part(QKV, keys, shape.num_kv_heads, queries, whole),
         Part(QKV, keys, shape.num_kv_heads, queries + keys, whole),
     )
+    # The source tensor holds gate before up: up starts at `inner`, and the target order is swapped.
     up_gate = (Part(GATE_UP, inner, inner, inner, 2 * inner), Part(GATE_UP, inner, inner, 0, 2 * inner))
     return (
         Norm("input_layernorm", "input_layernorm", hidden),

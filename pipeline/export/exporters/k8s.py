@@ -84,14 +84,14 @@ class K8s:
             problems.append("a pod does not see the store: --reference is not for k8s; use --copy or --link")
         if settings.gpu_product is None and gpu_product(deployment) is None:
             problems.append(
-                "the version does not say its GPU; give it: --set gpu_product=NVIDIA-H100-80GB-HBM3"
+                "the version does not name its GPU; name it: --set gpu_product=NVIDIA-H100-80GB-HBM3"
             )
         return problems
 
     def files(self, deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
         """The server's files and the manifest."""
         own = exporter(settings.server).files(deployment, server_settings(settings))
-        documents = [_deployment(deployment, settings), _service(deployment, settings)]
+        documents = [_build_deployment(deployment, settings), _build_service(deployment, settings)]
         steps = "".join(
             f"{number}. {step}\n" for number, step in enumerate(self.next_steps(deployment, settings), 1)
         )
@@ -107,7 +107,7 @@ class K8s:
 
     def next_steps(self, deployment: Deployment, settings: K8sSettings) -> list[str]:
         """From the directory to a running pod."""
-        name, http = _name(deployment, settings), PORTS[settings.server]["http"]
+        name, http = _choose_name(deployment, settings), PORTS[settings.server]["http"]
         return [
             f"copy the directory to the root of the volume of claim {settings.claim}",
             "kubectl apply -f manifest.yaml",
@@ -133,50 +133,54 @@ def gpu_product(deployment: Deployment) -> str | None:
     )
 
 
-def _name(deployment: Deployment, settings: K8sSettings) -> str:
+def _choose_name(deployment: Deployment, settings: K8sSettings) -> str:
     if settings.name is not None:
         return settings.name
     return deployment.slug if deployment.slug[0].isalpha() else f"engine-{deployment.slug}"
 
 
-def _metadata(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+def _build_metadata(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     return {
-        "name": _name(deployment, settings),
+        "name": _choose_name(deployment, settings),
         **({"namespace": settings.namespace} if settings.namespace else {}),
-        "labels": {**_selector(deployment, settings), "app.kubernetes.io/version": str(deployment.number)},
+        "labels": {
+            **_build_selector(deployment, settings),
+            "app.kubernetes.io/version": str(deployment.number),
+        },
         "annotations": {"enginery/version": deployment.label, "enginery/engine": deployment.engine_key},
     }
 
 
-def _selector(deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
-    return {"app.kubernetes.io/name": _name(deployment, settings)}
+def _build_selector(deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
+    return {"app.kubernetes.io/name": _choose_name(deployment, settings)}
 
 
-def _deployment(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+def _build_deployment(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     """One pod per replica; an update ends the old pod first, because its GPUs are needed."""
-    metadata = _metadata(deployment, settings)
+    metadata = _build_metadata(deployment, settings)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata,
         "spec": {
             "replicas": settings.replicas,
-            "selector": {"matchLabels": _selector(deployment, settings)},
+            "selector": {"matchLabels": _build_selector(deployment, settings)},
+            # maxSurge 0: a second pod would wait for the GPUs that the first one holds.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "template": {
                 "metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]},
-                "spec": _pod(deployment, settings),
+                "spec": _build_pod(deployment, settings),
             },
         },
     }
 
 
-def _pod(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+def _build_pod(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     return {
         "nodeSelector": {"nvidia.com/gpu.product": settings.gpu_product or gpu_product(deployment)},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "terminationGracePeriodSeconds": 60,
-        "containers": [_container(deployment, settings)],
+        "containers": [_build_container(deployment, settings)],
         "volumes": [
             {
                 "name": "deployment",
@@ -187,7 +191,7 @@ def _pod(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     }
 
 
-def _container(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+def _build_container(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     live, ready = PROBES[settings.server]
     amounts = {
         "nvidia.com/gpu": deployment.world_size,
@@ -199,9 +203,9 @@ def _container(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
         "command": ["/bin/bash", f"{settings.root}/serve.sh"],
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS[settings.server].items()],
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "startupProbe": _probe(ready, period_s=10, failures=6 * settings.startup_minutes),
-        "readinessProbe": _probe(ready, period_s=5, failures=3),
-        "livenessProbe": _probe(live, period_s=10, failures=6),
+        "startupProbe": _build_probe(ready, period_s=10, failures=6 * settings.startup_minutes),
+        "readinessProbe": _build_probe(ready, period_s=5, failures=3),
+        "livenessProbe": _build_probe(live, period_s=10, failures=6),
         "volumeMounts": [
             {"name": "deployment", "mountPath": settings.root, "readOnly": True},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
@@ -209,7 +213,7 @@ def _container(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     }
 
 
-def _probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
+def _build_probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
     return {
         "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period_s,
@@ -218,14 +222,14 @@ def _probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
     }
 
 
-def _service(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+def _build_service(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     ports = PORTS[settings.server].items()
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment, settings),
+        "metadata": _build_metadata(deployment, settings),
         "spec": {
-            "selector": _selector(deployment, settings),
+            "selector": _build_selector(deployment, settings),
             "ports": [{"name": name, "port": port, "targetPort": name} for name, port in ports],
         },
     }

@@ -40,7 +40,7 @@ class Triton:
         """The repository, its start script and a README."""
         if deployment.llm_options is not None:
             return triton_llm_api.files(
-                deployment, settings, _question(deployment, settings, triton_configs.LLM)
+                deployment, settings, _write_request(deployment, settings, triton_configs.LLM)
             )
         return _engine_files(deployment, settings)
 
@@ -54,10 +54,10 @@ class Triton:
 
     def next_steps(self, deployment: Deployment, settings: TritonSettings) -> list[str]:
         """How the server is started, and asked."""
-        model = triton_configs.LLM if deployment.llm_options is not None else _entry(deployment)
+        model = triton_configs.LLM if deployment.llm_options is not None else _choose_entry(deployment)
         return [
             f"in {container(deployment)}: {settings.root}/serve.sh",
-            _question(deployment, settings, model),
+            _write_request(deployment, settings, model),
         ]
 
 
@@ -85,7 +85,7 @@ def _engine_files(deployment: Deployment, settings: TritonSettings) -> dict[str,
         needed.append(f"{place}/config.json")
     start = triton_script.start(deployment, settings, dialect, needed)
     return {
-        "README.md": _readme(deployment, settings),
+        "README.md": _write_readme(deployment, settings),
         "serve.sh": start,
         **{
             f"repository/{name}/config.pbtxt": triton_configs.to_text(config)
@@ -94,12 +94,12 @@ def _engine_files(deployment: Deployment, settings: TritonSettings) -> dict[str,
     }
 
 
-def _entry(deployment: Deployment) -> str:
+def _choose_entry(deployment: Deployment) -> str:
     """The model that clients ask: the ensemble, or the program that also runs a draft."""
     return triton_configs.BLS if deployment.draft is not None else triton_configs.ENSEMBLE
 
 
-def _question(deployment: Deployment, settings: TritonSettings, model: str) -> str:
+def _write_request(deployment: Deployment, settings: TritonSettings, model: str) -> str:
     """A request for this repository; the LLM API has its own names."""
     length = "sampling_param_max_tokens" if deployment.llm_options is not None else "max_tokens"
     body: dict[str, object] = {"text_input": "def main(", length: 32}
@@ -111,7 +111,7 @@ def _question(deployment: Deployment, settings: TritonSettings, model: str) -> s
     return f"curl -s localhost:{settings.http_port}/v2/models/{model}/{ask} -d '{json.dumps(body)}'"
 
 
-def _readme(deployment: Deployment, settings: TritonSettings) -> str:
+def _write_readme(deployment: Deployment, settings: TritonSettings) -> str:
     batch = settings.max_batch_size or deployment.max_batch_size
     batch_sizes = [row.batch_size for row in deployment.measured]
     measured = (
@@ -124,7 +124,7 @@ def _readme(deployment: Deployment, settings: TritonSettings) -> str:
         "Triton",
         (
             ("Start", f"In {container(deployment)}:\n\n    {settings.root}/serve.sh{measured}"),
-            ("Ask", f"    {_question(deployment, settings, _entry(deployment))}"),
+            ("Ask", f"    {_write_request(deployment, settings, _choose_entry(deployment))}"),
             ("What is whose", LEFT_OUT),
         ),
     )

@@ -58,19 +58,16 @@ class TrtllmServe:
             chosen = sorted(settings.model_fields_set & OF_ENGINES)
             return [
                 *llm_api.reasons(deployment),
-                *(
-                    f"{name}: it stands in llm_options.yaml, which was measured; change the recipe"
-                    for name in chosen
-                ),
+                *(f"{name}: llm_options.yaml sets it, as measured; change the recipe" for name in chosen),
             ]
         if deployment.limits is None:
             return [own_runtime(deployment)]
-        return _engine_reasons(deployment, deployment.limits, settings)
+        return _check_engine(deployment, deployment.limits, settings)
 
     def files(self, deployment: Deployment, settings: ServeSettings) -> dict[str, str]:
         """serve.sh, options.yaml where the release reads one, and README.md."""
-        document = _document(deployment, settings)
-        start = _start(deployment, settings, document)
+        document = _build_options(deployment, settings)
+        start = _write_script(deployment, settings, document)
         model = Path(arguments(deployment, settings, document)[0]).name  # the server's name for it
         question = json.dumps({"model": model, "prompt": "def main(", "max_tokens": 32})
         header = "Content-Type: application/json"
@@ -96,7 +93,7 @@ class TrtllmServe:
         ]
 
 
-def _engine_reasons(deployment: Deployment, limits: EngineLimits, settings: ServeSettings) -> list[str]:
+def _check_engine(deployment: Deployment, limits: EngineLimits, settings: ServeSettings) -> list[str]:
     problems = []
     if not OLDEST <= deployment.release < REMOVED:
         problems.append(
@@ -122,7 +119,7 @@ def _engine_reasons(deployment: Deployment, limits: EngineLimits, settings: Serv
     return [*problems, *paged(limits, context)]
 
 
-def _document(deployment: Deployment, settings: ServeSettings) -> dict[str, Any]:
+def _build_options(deployment: Deployment, settings: ServeSettings) -> dict[str, Any]:
     """The YAML file; empty where the release reads none."""
     limits = deployment.limits
     if limits is None:
@@ -132,15 +129,15 @@ def _document(deployment: Deployment, settings: ServeSettings) -> dict[str, Any]
     return {
         "kv_cache_config": {
             "free_gpu_memory_fraction": settings.kv_cache_fraction,
-            "enable_block_reuse": _open(settings.kv_cache_reuse, default=reusable(limits)),
+            "enable_block_reuse": _use_default(settings.kv_cache_reuse, default=reusable(limits)),
             **({"max_attention_window": list(limits.windows)} if limits.windows is not None else {}),
         },
         "scheduler_config": {"capacity_scheduler_policy": settings.scheduler_policy.upper()},
-        "enable_chunked_prefill": _open(settings.chunked_context, default=limits.paged_context),
+        "enable_chunked_prefill": _use_default(settings.chunked_context, default=limits.paged_context),
     }
 
 
-def _open(value: bool | None, *, default: bool) -> bool:  # noqa: FBT001 one value, or none
+def _use_default(value: bool | None, *, default: bool) -> bool:  # noqa: FBT001 one value, or none
     return default if value is None else value
 
 
@@ -180,7 +177,7 @@ def arguments(deployment: Deployment, settings: ServeSettings, document: Mapping
     ]  # fmt: skip
 
 
-def _start(deployment: Deployment, settings: ServeSettings, document: Mapping[str, Any]) -> str:
+def _write_script(deployment: Deployment, settings: ServeSettings, document: Mapping[str, Any]) -> str:
     argv = arguments(deployment, settings, document)
     return start_script.script(
         f"Serves {deployment.label} with trtllm-serve.",

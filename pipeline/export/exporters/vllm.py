@@ -61,7 +61,7 @@ class Vllm:
                 "from, and that is "
                 "not in the store; build its recipe again"
             ]
-        return [*_format_reasons(checkpoint), *_layout_reasons(deployment)]
+        return [*_check_format(checkpoint), *_check_layout(deployment)]
 
     def files(self, deployment: Deployment, settings: VllmSettings) -> dict[str, str]:
         """serve.sh and README.md."""
@@ -77,7 +77,7 @@ class Vllm:
             gate += f" It decodes one token per step: {deployment.limits.speculation} is not exported to it."
         start = f"With vLLM {least} or later:\n\n    {settings.root}/serve.sh"
         return {
-            "serve.sh": _start(deployment, settings),
+            "serve.sh": _write_script(deployment, settings),
             "README.md": notes(
                 deployment, "vLLM", (("Start", start), ("Ask", ask), ("What was judged", gate))
             ),
@@ -96,7 +96,7 @@ class Vllm:
         ]
 
 
-def _format_reasons(checkpoint: Checkpoint) -> list[str]:
+def _check_format(checkpoint: Checkpoint) -> list[str]:
     problems = []
     if checkpoint.quant_algo is not None and checkpoint.quant_algo not in LOADS:
         problems.append(
@@ -125,7 +125,7 @@ def _format_reasons(checkpoint: Checkpoint) -> list[str]:
     return problems
 
 
-def _layout_reasons(deployment: Deployment) -> list[str]:
+def _check_layout(deployment: Deployment) -> list[str]:
     """vLLM spreads experts over all tensor-parallel ranks or over none."""
     if deployment.ep in (1, deployment.tp):
         return []
@@ -152,7 +152,7 @@ def arguments(deployment: Deployment, settings: VllmSettings) -> list[str]:
     ]  # fmt: skip
 
 
-def _start(deployment: Deployment, settings: VllmSettings) -> str:
+def _write_script(deployment: Deployment, settings: VllmSettings) -> str:
     argv = arguments(deployment, settings)
     return start_script.script(
         f"Serves the checkpoint of {deployment.label} with vLLM.",

@@ -28,16 +28,16 @@ def to_text(config: ModelConfig) -> str:
 
 def llm(values: Values, dialect: Dialect) -> ModelConfig:
     """`tensorrt_llm`: the engine, in the C++ backend."""
-    config = _model(values.name, "tensorrtllm", values.max_batch_size)
+    config = _create_model(values.name, "tensorrtllm", values.max_batch_size)
     config.model_transaction_policy.decoupled = values.decoupled
     config.dynamic_batching.preferred_batch_size.append(values.max_batch_size)
     config.dynamic_batching.max_queue_delay_microseconds = values.queue_delay_us
     config.dynamic_batching.default_queue_policy.max_queue_size = values.queue_size
     inputs = [*dialect.rows(triton_tensors.LLM_INPUTS), *dialect.rows(triton_tensors.SAMPLING, scalars=True)]
     outputs = dialect.rows(triton_tensors.LLM_OUTPUTS, triton_tensors.ANSWERS, triton_tensors.STATISTICS)
-    _tensors(config, inputs, outputs)
-    _instances(config, 1)
-    _parameters(
+    _add_tensors(config, inputs, outputs)
+    _add_instances(config, 1)
+    _add_parameters(
         config, {"FORCE_CPU_ONLY_INPUT_TENSORS": "no", **values.parameters, "executor_worker_path": WORKER}
     )
     return config
@@ -45,19 +45,19 @@ def llm(values: Values, dialect: Dialect) -> ModelConfig:
 
 def preprocessing(values: Values, dialect: Dialect) -> ModelConfig:
     """`preprocessing`: text to tokens; its model.py belongs to NVIDIA's container."""
-    config = _model(PREPROCESSING, "python", values.max_batch_size)
-    _tensors(
+    config = _create_model(PREPROCESSING, "python", values.max_batch_size)
+    _add_tensors(
         config,
         dialect.rows(triton_tensors.PREPROCESSING_INPUTS),
         dialect.rows(triton_tensors.PREPROCESSING_OUTPUTS),
     )
-    _instances(config, values.settings.preprocessing_instances)
+    _add_instances(config, values.settings.preprocessing_instances)
     # model.py insists on one of the last two, by version; empty says that there is no vision model
-    _parameters(
+    _add_parameters(
         config,
         {
             "tokenizer_dir": values.tokenizer_dir,
-            "add_special_tokens": _said(values.settings.add_special_tokens),
+            "add_special_tokens": _format_flag(values.settings.add_special_tokens),
             "gpt_model_path": values.engine_dir,
             "visual_model_path": "",
             "multimodal_model_path": "",
@@ -68,19 +68,19 @@ def preprocessing(values: Values, dialect: Dialect) -> ModelConfig:
 
 def postprocessing(values: Values, dialect: Dialect) -> ModelConfig:
     """`postprocessing`: tokens to text; its model.py belongs to NVIDIA's container."""
-    config = _model(POSTPROCESSING, "python", values.max_batch_size)
+    config = _create_model(POSTPROCESSING, "python", values.max_batch_size)
     config.dynamic_batching.SetInParent()
-    _tensors(
+    _add_tensors(
         config,
         dialect.rows(triton_tensors.POSTPROCESSING_INPUTS),
         dialect.rows(triton_tensors.POSTPROCESSING_OUTPUTS),
     )
-    _instances(config, values.settings.postprocessing_instances)
-    _parameters(
+    _add_instances(config, values.settings.postprocessing_instances)
+    _add_parameters(
         config,
         {
             "tokenizer_dir": values.tokenizer_dir,
-            "skip_special_tokens": _said(values.settings.skip_special_tokens),
+            "skip_special_tokens": _format_flag(values.settings.skip_special_tokens),
         },
     )
     return config
@@ -88,37 +88,37 @@ def postprocessing(values: Values, dialect: Dialect) -> ModelConfig:
 
 def bls(values: Values, dialect: Dialect, *, draft: bool) -> ModelConfig:
     """`tensorrt_llm_bls`: the chain in a program, which a draft model needs; model.py is NVIDIA's."""
-    config = _model(BLS, "python", values.max_batch_size)
+    config = _create_model(BLS, "python", values.max_batch_size)
     config.model_transaction_policy.decoupled = values.decoupled
     inputs = dialect.rows(triton_tensors.TEXT_INPUTS, triton_tensors.SAMPLING, triton_tensors.DRAFT_INPUTS)
     outputs = dialect.rows(triton_tensors.TEXT_OUTPUTS, triton_tensors.ANSWERS, triton_tensors.STATISTICS)
-    _tensors(config, inputs, outputs)
-    _instances(config, values.settings.bls_instances or values.max_batch_size)
+    _add_tensors(config, inputs, outputs)
+    _add_instances(config, values.settings.bls_instances or values.max_batch_size)
     names = {
         "tensorrt_llm_model_name": LLM,
         **({"tensorrt_llm_draft_model_name": DRAFT_LLM} if draft else {}),
     }
-    _parameters(config, {"accumulate_tokens": "false", **names})
+    _add_parameters(config, {"accumulate_tokens": "false", **names})
     return config
 
 
 def ensemble(values: Values, dialect: Dialect) -> ModelConfig:
     """`ensemble`: the chain of the other models, which Triton runs itself."""
-    config = _model(ENSEMBLE, "", values.max_batch_size)
+    config = _create_model(ENSEMBLE, "", values.max_batch_size)
     config.platform = "ensemble"
-    _tensors(
+    _add_tensors(
         config,
         dialect.rows(triton_tensors.TEXT_INPUTS, triton_tensors.SAMPLING),
         dialect.rows(triton_tensors.TEXT_OUTPUTS, triton_tensors.ANSWERS),
     )
-    for name, inputs, outputs in _steps(dialect):
+    for name, inputs, outputs in _list_steps(dialect):
         step = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
         step.input_map.update(inputs)
         step.output_map.update(outputs)
     return config
 
 
-def _steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, str]]]:
     """Of the ensemble: model, and its inputs and outputs -> the ensemble's tensors, `_` before inner ones."""
     before = {
         "QUERY": "text_input", "REQUEST_OUTPUT_LEN": "max_tokens", "BAD_WORDS_DICT": "bad_words",
@@ -157,21 +157,23 @@ def _steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, str]]]
 
 def llmapi() -> ModelConfig:
     """`tensorrt_llm` of the LLM-API variant: batch size and decoupled mode stand in model.yaml."""
-    config = _model(LLM, "python", None)
+    config = _create_model(LLM, "python", None)
     dialect = triton_tensors.dialect((1, 0), "float32")
-    _tensors(config, dialect.rows(triton_tensors.LLMAPI_INPUTS), dialect.rows(triton_tensors.LLMAPI_OUTPUTS))
-    _instances(config, 1)
+    _add_tensors(
+        config, dialect.rows(triton_tensors.LLMAPI_INPUTS), dialect.rows(triton_tensors.LLMAPI_OUTPUTS)
+    )
+    _add_instances(config, 1)
     return config
 
 
-def _model(name: str, backend: str, max_batch_size: int | None) -> ModelConfig:
+def _create_model(name: str, backend: str, max_batch_size: int | None) -> ModelConfig:
     config = schema.ModelConfig(name=name, backend=backend)
     if max_batch_size is not None:
         config.max_batch_size = max_batch_size
     return config
 
 
-def _tensors(config: ModelConfig, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
+def _add_tensors(config: ModelConfig, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
     for tensor in inputs:
         added = config.input.add(
             name=tensor.name,
@@ -188,15 +190,15 @@ def _tensors(config: ModelConfig, inputs: Iterable[Tensor], outputs: Iterable[Te
         )
 
 
-def _instances(config: ModelConfig, count: int) -> None:
+def _add_instances(config: ModelConfig, count: int) -> None:
     """Models run on the CPU as Triton sees it; the engine finds its GPUs itself."""
     config.instance_group.add(count=count, kind=schema.ModelInstanceGroup.KIND_CPU)
 
 
-def _parameters(config: ModelConfig, parameters: Mapping[str, str]) -> None:
+def _add_parameters(config: ModelConfig, parameters: Mapping[str, str]) -> None:
     for name, value in parameters.items():
         config.parameters[name].string_value = value
 
 
-def _said(flag: bool) -> str:  # noqa: FBT001 one value, spelt
+def _format_flag(flag: bool) -> str:  # noqa: FBT001 one value, spelt
     return "true" if flag else "false"

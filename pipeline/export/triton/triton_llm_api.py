@@ -14,7 +14,7 @@ from pipeline.export.triton.triton_settings import TritonSettings
 TEMPLATES = "/app/all_models/llmapi/tensorrt_llm"
 """Where NVIDIA's container keeps the variant's model.py."""
 
-NOT_HERE = {
+ENGINE_ONLY = {
     "max_batch_size", "scheduler_policy", "queue_delay_us", "queue_size", "kv_cache_fraction",
     "max_kv_tokens", "kv_host_memory_bytes", "kv_cache_reuse", "chunked_context", "max_beam_width",
     "decoding_mode", "draft_choices", "lookahead", "gpu_weights_percent", "exclude_input",
@@ -26,7 +26,7 @@ NOT_HERE = {
 
 def reasons(deployment: Deployment, settings: TritonSettings) -> list[str]:
     """Every reason why this variant cannot serve it."""
-    chosen = sorted(settings.model_fields_set & NOT_HERE)
+    chosen = sorted(settings.model_fields_set & ENGINE_ONLY)
     problems = [
         f"{name}: the LLM API takes it from llm_options.yaml, which was measured; change the recipe"
         for name in chosen
@@ -56,7 +56,7 @@ def files(deployment: Deployment, settings: TritonSettings, question: str) -> di
             "Triton (LLM API)",
             (("Start", start), ("Ask", f"    {question}"), ("What is whose", whose)),
         ),
-        "serve.sh": _start(deployment, settings, model),
+        "serve.sh": _write_script(deployment, settings, model),
         "repository/tensorrt_llm/config.pbtxt": triton_configs.to_text(triton_configs.llmapi()),
         "repository/tensorrt_llm/1/model.yaml": yaml.safe_dump(document, sort_keys=False),
     }
@@ -67,7 +67,7 @@ def trees(deployment: Deployment) -> Mapping[str, Path]:
     return llm_api.trees(deployment)
 
 
-def _start(deployment: Deployment, settings: TritonSettings, model: str) -> str:
+def _write_script(deployment: Deployment, settings: TritonSettings, model: str) -> str:
     """One server process, which starts the ranks itself; model.yaml says the decoupled mode."""
     copy = f"""here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 templates=${{TEMPLATES:-{TEMPLATES}}}

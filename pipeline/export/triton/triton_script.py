@@ -19,12 +19,12 @@ def start(deployment: Deployment, settings: TritonSettings, dialect: Dialect, fi
         start_script.needs_version(deployment),
         start_script.needs_gpus(deployment),
         start_script.needs_files(files),
-        _repository(deployment, dialect),
-        _servers(deployment, settings),
+        _copy_repository(deployment, dialect),
+        _start_servers(deployment, settings),
     )
 
 
-def _repository(deployment: Deployment, dialect: Dialect) -> str:
+def _copy_repository(deployment: Deployment, dialect: Dialect) -> str:
     """A working copy: the export stays as it is, and may be mounted read-only."""
     engines = " ".join([LLM, *([f"{LLM}_draft"] if deployment.draft else [])])
     return f"""here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
@@ -43,7 +43,7 @@ for model in {engines} ensemble; do mkdir -p "$repository/$model/1"; done
 """
 
 
-def _servers(deployment: Deployment, settings: TritonSettings) -> str:
+def _start_servers(deployment: Deployment, settings: TritonSettings) -> str:
     """The first rank serves every model, the others take part in the engine only."""
     models = [LLM, *([f"{LLM}_draft"] if deployment.draft else [])]
     words: list[str] = []
@@ -51,6 +51,7 @@ def _servers(deployment: Deployment, settings: TritonSettings) -> str:
         loads = (
             ["--model-control-mode=explicit", *(f"--load-model={name}" for name in models)] if rank else []
         )
+        # Ranks beyond the first must not load the Python models, or each would answer requests.
         words += [
             *([":"] if rank else []),
             "-n", "1", "tritonserver", '--model-repository="$repository"', *loads,

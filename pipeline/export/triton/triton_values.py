@@ -56,16 +56,17 @@ def resolve(
     beams = settings.max_beam_width or limits.max_beam_width
     optional = {
         "max_tokens_in_paged_kv_cache": settings.max_kv_tokens,
-        "max_attention_window_size": _listed(limits.windows),
+        "max_attention_window_size": _join_windows(limits.windows),
         "decoding_mode": settings.decoding_mode or DECODING.get(limits.speculation or ""),
-        **_choices(limits, settings),
-        **_lookahead(deployment, limits, settings),
+        **_choose_tree(limits, settings),
+        **_set_lookahead(deployment, limits, settings),
     }
     parameters = {
         "gpt_model_type": "inflight_fused_batching",
         "gpt_model_path": engine_dir,
         "max_beam_width": beams,
         "batch_scheduler_policy": settings.scheduler_policy,
+        # Each engine takes its fraction of what is free; with a draft, two engines share one GPU.
         "kv_cache_free_gpu_mem_fraction": settings.kv_cache_fraction / engines,
         "kv_cache_host_memory_bytes": settings.kv_host_memory_bytes,
         "enable_kv_cache_reuse": reuses(limits, settings),
@@ -82,7 +83,7 @@ def resolve(
         decoupled=settings.decoupled,
         queue_delay_us=settings.queue_delay_us,
         queue_size=settings.queue_size,
-        parameters={key: _spelt(value) for key, value in parameters.items()},
+        parameters={key: _format_value(value) for key, value in parameters.items()},
         settings=settings,
     )
 
@@ -108,15 +109,15 @@ def reasons(deployment: Deployment, settings: TritonSettings) -> list[str]:
     """Every reason why Triton cannot serve this TensorRT engine with these settings."""
     limits = limits_of(deployment)
     return [
-        *_version(deployment, limits),
-        *_sizes(deployment, limits, settings),
-        *_context(deployment, limits, settings),
-        *_decoding(deployment, limits, settings),
-        *_draft(deployment, limits, settings),
+        *_check_version(deployment, limits),
+        *_check_sizes(deployment, limits, settings),
+        *_check_context(deployment, limits, settings),
+        *_check_decoding(deployment, limits, settings),
+        *_check_draft(deployment, limits, settings),
     ]
 
 
-def _version(deployment: Deployment, limits: EngineLimits) -> list[str]:
+def _check_version(deployment: Deployment, limits: EngineLimits) -> list[str]:
     problems = []
     if not OLDEST <= deployment.release < REMOVED:
         problems.append(
@@ -137,7 +138,7 @@ def _version(deployment: Deployment, limits: EngineLimits) -> list[str]:
     return [*problems, *several_hosts(deployment)]
 
 
-def _sizes(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
+def _check_sizes(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     problems = []
     if (settings.max_batch_size or 0) > deployment.max_batch_size:
         problems.append(
@@ -154,7 +155,7 @@ def _sizes(deployment: Deployment, limits: EngineLimits, settings: TritonSetting
     return problems
 
 
-def _context(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
+def _check_context(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     features = {"kv_cache_reuse": settings.kv_cache_reuse, "chunked_context": settings.chunked_context}
     problems = paged(limits, features)
     if limits.windows is None:
@@ -169,7 +170,7 @@ def _context(deployment: Deployment, limits: EngineLimits, settings: TritonSetti
     return problems
 
 
-def _decoding(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
+def _check_decoding(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     built = DECODING.get(limits.speculation or "")
     problems, mode = [], settings.decoding_mode
     if mode in DECODING.values() and mode != built:
@@ -188,10 +189,10 @@ def _decoding(deployment: Deployment, limits: EngineLimits, settings: TritonSett
         problems.append("draft_choices needs an engine built for medusa or eagle; leave it out")
     if settings.draft_choices is not None and limits.speculation == "medusa" and limits.medusa_heads:
         problems += filter(None, [misfit(settings.draft_choices, limits.medusa_heads, limits.max_draft_len)])
-    return [*problems, *_lookahead_reasons(deployment, limits, settings)]
+    return [*problems, *_check_lookahead(deployment, limits, settings)]
 
 
-def _lookahead_reasons(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
+def _check_lookahead(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     """Lookahead engines are loaded with sizes of which they have room; earlier backends can be told none."""
     if limits.speculation != "lookahead_decoding":
         has_lookahead = settings.lookahead is not None
@@ -200,10 +201,10 @@ def _lookahead_reasons(deployment: Deployment, limits: EngineLimits, settings: T
         )
     if deployment.release < LOOKAHEAD_SINCE:
         return [
-            f"the Triton backend of TensorRT-LLM {deployment.version} cannot be told the sizes that a "
+            f"the Triton backend of TensorRT-LLM {deployment.version} cannot receive the sizes that a "
             "lookahead engine needs; build with 0.19 or later"
         ]
-    chosen = _lookahead_sizes(limits, settings)
+    chosen = _choose_lookahead(limits, settings)
     needed = draft_tokens(*chosen)
     if 0 in chosen or needed > limits.max_draft_len:
         return [
@@ -213,7 +214,7 @@ def _lookahead_reasons(deployment: Deployment, limits: EngineLimits, settings: T
     return []
 
 
-def _draft(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
+def _check_draft(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     """An external draft: both engines, both with KV reuse, the draft no larger than the target allows."""
     if limits.speculation != "draft_tokens_external":
         return []
@@ -223,10 +224,10 @@ def _draft(deployment: Deployment, limits: EngineLimits, settings: TritonSetting
             "the engine expects draft tokens, and the version has no draft engine; build the pair as "
             "one recipe"
         ]
-    return [*_program(settings), *_pair(deployment, draft, settings)]
+    return [*_check_bls(settings), *_check_pair(deployment, draft, settings)]
 
 
-def _program(settings: TritonSettings) -> list[str]:
+def _check_bls(settings: TritonSettings) -> list[str]:
     """What NVIDIA's tensorrt_llm_bls needs to propose and check tokens (its lib/decode.py)."""
     problems = []
     if settings.decoupled:
@@ -236,7 +237,7 @@ def _program(settings: TritonSettings) -> list[str]:
     return problems
 
 
-def _pair(deployment: Deployment, draft: Deployment, settings: TritonSettings) -> list[str]:
+def _check_pair(deployment: Deployment, draft: Deployment, settings: TritonSettings) -> list[str]:
     """Where the two engines do not go together."""
     limits, draft_limits = limits_of(deployment), limits_of(draft)
     problems = []
@@ -263,7 +264,7 @@ def _pair(deployment: Deployment, draft: Deployment, settings: TritonSettings) -
     return problems
 
 
-def _choices(limits: EngineLimits, settings: TritonSettings) -> dict[str, str | None]:
+def _choose_tree(limits: EngineLimits, settings: TritonSettings) -> dict[str, str | None]:
     """The tree of proposals: the one asked for, else the one that the engine has room for."""
     if settings.draft_choices:
         return {f"{limits.speculation}_choices": settings.draft_choices}
@@ -274,25 +275,27 @@ def _choices(limits: EngineLimits, settings: TritonSettings) -> dict[str, str | 
     return {"medusa_choices": spelt(choices(limits.medusa_heads, limits.max_draft_len))}
 
 
-def _lookahead(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> dict[str, object]:
+def _set_lookahead(
+    deployment: Deployment, limits: EngineLimits, settings: TritonSettings
+) -> dict[str, object]:
     """Sizes of lookahead decoding: those asked for, else those that the engine has room for."""
     if limits.speculation != "lookahead_decoding":
         return {}
     names = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
-    return dict(zip(names, _lookahead_sizes(limits, settings), strict=True))
+    return dict(zip(names, _choose_lookahead(limits, settings), strict=True))
 
 
-def _lookahead_sizes(limits: EngineLimits, settings: TritonSettings) -> tuple[int, int, int]:
+def _choose_lookahead(limits: EngineLimits, settings: TritonSettings) -> tuple[int, int, int]:
     if settings.lookahead is None:
         return sizes(limits.max_draft_len)
     window, ngram, verification = map(int, settings.lookahead.split(","))
     return window, ngram, verification
 
 
-def _listed(windows: tuple[int, ...] | None) -> str | None:
+def _join_windows(windows: tuple[int, ...] | None) -> str | None:
     """One number per layer, as the backend reads a list."""
     return None if windows is None else ",".join(str(window) for window in windows)
 
 
-def _spelt(value: object) -> str:
+def _format_value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -80,13 +80,13 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
     kin = ARCHITECTURES[document["architectures"][0]]
     config = config_fields.opened(document, kin.known)
-    _require(config, kin)
+    _require_supported(config, kin)
     decoder = config_fields.decoder(config)
-    theta, scaling, local = _by_kind(config) if kin.qk_norm else (*rotary.rope(config), None)
+    theta, scaling, local = _read_rotary(config) if kin.qk_norm else (*rotary.rope(config), None)
     attention_cap, logit_cap = (
         None if config.value(name) is None else config.real(name, MOST_CAP) for name in CAPS
     )
-    windows = _windows(config, kin, decoder["num_layers"])
+    windows = _read_windows(config, kin, decoder["num_layers"])
     query_scale = config.whole("query_pre_attn_scalar") ** -0.5
     config.settle()
     return ModelShape(
@@ -107,7 +107,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     )
 
 
-def _require(config: Config, kin: Architecture) -> None:
+def _require_supported(config: Config, kin: Architecture) -> None:
     """Refuses switches that no part of the program follows."""
     config.require("attention_bias", False)  # noqa: FBT003 the allowed value
     config.require("hidden_activation", "gelu_pytorch_tanh")
@@ -116,19 +116,20 @@ def _require(config: Config, kin: Architecture) -> None:
         config.require(CAPS[0], None)
 
 
-def _by_kind(config: Config) -> tuple[float, dict[str, Any] | None, float]:
+def _read_rotary(config: Config) -> tuple[float, dict[str, Any] | None, float]:
     """Returns theta and scaling of Gemma 3's layers that see all positions, and theta of the others.
 
     `rope_parameters` has a block for each kind of layer; `rope_scaling`, of transformers 4, is put into that
     of the former.
     """
     newer, older = (config.given.get(name) for name in ("rope_parameters", "rope_scaling"))
-    blocks = {kind: _block(config, newer, kind) for kind in (WHOLE, WINDOWED)}
-    whole = _with_older(config, newer, older, blocks[WHOLE])
+    blocks = {kind: _read_block(config, newer, kind) for kind in (WHOLE, WINDOWED)}
+    whole = _merge_rope_scaling(config, newer, older, blocks[WHOLE])
     rotary.require_whole(config, f"rope_parameters.{WHOLE}", whole)
     theta = rotary.theta(config, f"rope_parameters.{WHOLE}", whole)
     windowed = (f"rope_parameters.{WINDOWED}", blocks[WINDOWED])
     local = rotary.base(config, *windowed, "rope_local_base_freq", LOCAL_THETA)
+    # ModelShape holds one scaling, for the layers that see all positions.
     if (kind := rotary.kind(config, *windowed)) != "default":
         config.refuse(
             f"rope_parameters.{WINDOWED}: rope_type {shortened(kind)} is not supported; supported: default"
@@ -140,7 +141,7 @@ def _by_kind(config: Config) -> tuple[float, dict[str, Any] | None, float]:
     )
 
 
-def _block(config: Config, newer: Any, kind: str) -> Mapping[str, Any]:
+def _read_block(config: Config, newer: Any, kind: str) -> Mapping[str, Any]:
     """Reads the block of a kind of layer; what stands beside the blocks is read by nobody."""
     if newer is not None and not isinstance(newer, dict):
         config.refuse(f"rope_parameters is {shortened(newer)}; it must be null or an object")
@@ -158,7 +159,9 @@ def _block(config: Config, newer: Any, kind: str) -> Mapping[str, Any]:
     return block if isinstance(block, dict) else {}
 
 
-def _with_older(config: Config, newer: Any, older: Any, whole: Mapping[str, Any]) -> Mapping[str, Any]:
+def _merge_rope_scaling(
+    config: Config, newer: Any, older: Any, whole: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Puts `rope_scaling` into the block of the layers that see all positions; it must change none there."""
     if older is None:
         return whole
@@ -180,7 +183,7 @@ def _with_older(config: Config, newer: Any, older: Any, whole: Mapping[str, Any]
     return {"rope_type": "default", **whole, **older}
 
 
-def _windows(config: Config, kin: Architecture, layers: int) -> tuple[int | None, ...]:
+def _read_windows(config: Config, kin: Architecture, layers: int) -> tuple[int | None, ...]:
     """Returns the window of each layer; those of Gemma 3 must repeat, for TensorRT-LLM says them so."""
     silent = config.value("layer_types") is None
     every = 2 if not kin.qk_norm or not silent else config.whole("sliding_window_pattern")
@@ -190,6 +193,7 @@ def _windows(config: Config, kin: Architecture, layers: int) -> tuple[int | None
     if window is None and WINDOWED in kinds:
         config.refuse(f"sliding_window is null, but layers are of kind {WINDOWED}; give it a value")
     windows = tuple(window if kind == WINDOWED else None for kind in kinds)
+    # TensorRT-LLM's GemmaConfig has one number, `_sliding_window_pattern`; other orders cannot be stated.
     if kin.qk_norm and window is not None and window_pattern(windows) is None:
         config.refuse(
             f"layer_types has {WHOLE} in layers "

@@ -96,7 +96,7 @@ def shape(config: Config, *, qkv_bias: bool, qk_norm: bool, inner: str = "interm
             config.require(key, allowed)
     decoder = config_fields.decoder(config, inner)
     theta, scaling = rope(config)
-    windows = _windows(config, decoder["num_layers"])
+    windows = _read_windows(config, decoder["num_layers"])
     config.settle()
     return ModelShape(
         **decoder,
@@ -109,7 +109,7 @@ def shape(config: Config, *, qkv_bias: bool, qk_norm: bool, inner: str = "interm
     )
 
 
-def _windows(config: Config, layers: int) -> tuple[int | None, ...]:
+def _read_windows(config: Config, layers: int) -> tuple[int | None, ...]:
     """Returns the window of each layer; Qwen has them behind a switch, from a layer on or where it says."""
     defaults = config.known.defaults
     if "sliding_window" not in defaults:
@@ -117,6 +117,7 @@ def _windows(config: Config, layers: int) -> tuple[int | None, ...]:
     if "use_sliding_window" not in defaults:
         return (config.maybe_whole("sliding_window"),) * layers
     window = config.maybe_whole("sliding_window") if config.switch("use_sliding_window") else None
+    # Qwen's layers below this number see all positions, although the switch is on.
     first = config.whole("max_window_layers", least=0)
     usual = [WHOLE if window is None or number < first else WINDOWED for number in range(layers)]
     kinds = config_fields.layer_types(config, usual, (WHOLE, WINDOWED))

@@ -79,12 +79,13 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     kin = ARCHITECTURES[document["architectures"][0]]
     config = config_fields.opened(document, kin.known)
     if kin.known.model_type == "qwen2_moe":
-        _require_alike(config)
-    experts = _experts(config, kin)
+        _require_equal_layers(config)
+    experts = _read_experts(config, kin)
     dense = llama_config.shape(config, qkv_bias=kin.qkv_bias, qk_norm=False, inner=kin.intermediate_size)
     scaling = (dense.rope_scaling or {}).get("rope_type")
     if scaling in NEED_HEAD_DIM and kin.known.model_type == "mixtral" and config.value("head_dim") is None:
         config.refuse(f"rope_type {scaling!r} of a Mixtral needs head_dim; set it to {dense.head_dim}")
+    # Each number alone may be allowed; their product is the number of tensor names that a plan builds.
     if dense.num_layers * experts.count > MOST_EXPERTS:
         config.refuse(
             f"num_hidden_layers {dense.num_layers} of {experts.count} experts each; "
@@ -94,7 +95,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     return replace(dense, experts=experts)
 
 
-def _experts(config: Config, kin: Architecture) -> Experts:
+def _read_experts(config: Config, kin: Architecture) -> Experts:
     name = next((name for name in kin.count if name in config.given), kin.count[-1])
     count, chosen = config.whole(name), config.whole("num_experts_per_tok")
     if chosen > count and not config.problems:  # each is right by itself
@@ -108,7 +109,7 @@ def _experts(config: Config, kin: Architecture) -> Experts:
     )
 
 
-def _require_alike(config: Config) -> None:
+def _require_equal_layers(config: Config) -> None:
     """Refuses layers of Qwen2-MoE that differ: neither TensorRT-LLM's layer nor ours mixes them."""
     if config.value("mlp_only_layers") is not None:
         config.require("mlp_only_layers", [])

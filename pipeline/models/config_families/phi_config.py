@@ -38,7 +38,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     decoder = config_fields.decoder(config)
     blocks = rotary.blocks(config)
     theta, scaling = rotary.one_of(
-        config, {name: _rope(config, name, block, decoder, original) for name, block in blocks.items()}
+        config, {name: _read_rope(config, name, block, decoder, original) for name, block in blocks.items()}
     )
     config.settle()
     return ModelShape(
@@ -53,7 +53,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     )
 
 
-def _rope(
+def _read_rope(
     config: Config, name: str, block: Mapping[str, Any], decoder: Mapping[str, Any], original: int
 ) -> Rotary:
     """Reads theta and scaling of a block; the architecture knows `longrope` and no other."""
@@ -76,13 +76,14 @@ def _rope(
         )
     else:
         rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", block.get(ORIGINAL)))
-    _require_usual(config, name, block, decoder["max_position_embeddings"] / original)
+    _require_default_factors(config, name, block, decoder["max_position_embeddings"] / original)
+    # Rotary embeddings turn channels in pairs, so there is one factor per pair.
     pairs = decoder["head_dim"] // 2
-    short, long = (_factors(config, name, block, key, pairs) for key in ("short_factor", "long_factor"))
+    short, long = (_read_factors(config, name, block, key, pairs) for key in ("short_factor", "long_factor"))
     return theta, {"rope_type": "longrope", "short_factor": short, "long_factor": long, ORIGINAL: original}
 
 
-def _require_usual(config: Config, name: str, block: Mapping[str, Any], usual: float) -> None:
+def _require_default_factors(config: Config, name: str, block: Mapping[str, Any], usual: float) -> None:
     """Refuses factors that TensorRT-LLM cannot be told."""
     if block.get("attention_factor") is None and block.get("factor") in (None, usual):
         return
@@ -93,7 +94,7 @@ def _require_usual(config: Config, name: str, block: Mapping[str, Any], usual: f
     )
 
 
-def _factors(config: Config, name: str, block: Mapping[str, Any], key: str, pairs: int) -> list[float]:
+def _read_factors(config: Config, name: str, block: Mapping[str, Any], key: str, pairs: int) -> list[float]:
     """Reads one factor per pair of a head's channels."""
     factors = block.get(key)
     if not isinstance(factors, list) or len(factors) != pairs:

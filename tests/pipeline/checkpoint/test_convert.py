@@ -271,10 +271,10 @@ def test_a_checkpoint_that_is_not_whole_is_refused(
 
 def test_a_checkpoint_of_another_format_is_refused(make_checkpoint: Callable[..., Path], out: Path):
     with pytest.raises(
-        SourceError, match="says quantization 'FP8', format 'int8_sq' is 'W8A8_SQ_PER_CHANNEL'"
+        SourceError, match="states quantization 'FP8', format 'int8_sq' is 'W8A8_SQ_PER_CHANNEL'"
     ):
         convert(make_checkpoint("fp8"), out, "int8_sq")
-    with pytest.raises(SourceError, match="says quantization 'none', format 'fp8'"):
+    with pytest.raises(SourceError, match="states quantization 'none', format 'fp8'"):
         convert(make_checkpoint("none"), out, "fp8")
 
 
@@ -292,7 +292,7 @@ def test_every_linear_of_a_mixture_is_compared(make_checkpoint: Callable[..., Pa
     with pytest.raises(SourceError) as caught:
         convert(checkpoint, out, MIXED)
     told = str(caught.value)
-    assert "model.layers.0.mlp.down_proj: config.json says 'FP8'; by the exception" in told
+    assert "model.layers.0.mlp.down_proj: config.json states 'FP8'; by the exception" in told
     assert "by the exception 'model.layers.0.mlp.down_proj' it is 'none', 'none'" in told
     assert "by the exception '*.1.mlp.*' it is 'int8_sq', 'W8A8_SQ_PER_CHANNEL'" in told
     assert "q_proj" not in told
@@ -302,11 +302,11 @@ def test_every_linear_of_a_mixture_is_compared(make_checkpoint: Callable[..., Pa
 def test_a_linear_that_the_checkpoint_left_alone_is_named(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = restating(make_checkpoint("fp8"), ignore=["lm_head", "model.layers.1.mlp*"])
     with pytest.raises(
-        SourceError, match=r"1\.mlp\.up_proj: config\.json says 'none'; by default it is 'fp8'"
+        SourceError, match=r"1\.mlp\.up_proj: config\.json states 'none'; by default it is 'fp8'"
     ):
         convert(checkpoint, out, "fp8")
     exempt = {"default": "fp8", "except": {"model.layers.1.mlp.*": "none"}}
-    with pytest.raises(SourceError, match=r"up_proj: config\.json says 'FP8'; by the exception .* 'none'"):
+    with pytest.raises(SourceError, match=r"up_proj: config\.json states 'FP8'; by the exception .* 'none'"):
         convert(make_checkpoint("fp8"), out, exempt)
 
 
@@ -319,9 +319,9 @@ def test_patterns_of_linears_left_alone_are_understood(make_checkpoint: Callable
 @pytest.mark.parametrize(
     ("held", "asked", "said"),
     [
-        ("fp8", "auto", "config.json says KV cache '8-bit float', kv_cache 'auto' is 'none'"),
-        ("auto", "fp8", "config.json says KV cache 'none', kv_cache 'fp8' is '8-bit float'"),
-        ("fp8", "int8", "config.json says KV cache '8-bit float', kv_cache 'int8' is 'INT8'"),
+        ("fp8", "auto", "config.json states KV cache '8-bit float', kv_cache 'auto' is 'none'"),
+        ("auto", "fp8", "config.json states KV cache 'none', kv_cache 'fp8' is '8-bit float'"),
+        ("fp8", "int8", "config.json states KV cache '8-bit float', kv_cache 'int8' is 'INT8'"),
     ],
 )
 def test_another_kv_cache_is_refused(

@@ -115,9 +115,9 @@ def test_an_export_that_says_its_precision_beside_the_config_is_understood(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"quant_algo": "NVFP4"}, "config.json says quantization 'NVFP4'; supported: FP8, FP8_PER_CHANNEL"),
-        ({"quant_algo": "", "quant_method": "gptq"}, "says quantization 'gptq'; supported"),
-        ({"kv_cache_scheme": "NVFP4"}, "says KV cache 'NVFP4'; supported: none, 8-bit float, INT8"),
+        ({"quant_algo": "NVFP4"}, "config.json states quantization 'NVFP4'; supported: FP8, FP8_PER_CHANNEL"),
+        ({"quant_algo": "", "quant_method": "gptq"}, "states quantization 'gptq'; supported"),
+        ({"kv_cache_scheme": "NVFP4"}, "states KV cache 'NVFP4'; supported: none, 8-bit float, INT8"),
     ],
 )
 def test_precisions_that_are_not_ours_are_refused(

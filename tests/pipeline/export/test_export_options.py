@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.export.export_settings import _scalar
+from pipeline.export.export_settings import _parse_scalar
 from tests.callables import Ask
 from tests.pipeline.export import published
 
@@ -89,4 +89,4 @@ def test_a_directory_is_named_after_version_and_target(
 
 
 def test_a_setting_that_looks_like_a_date_and_is_none_is_text():
-    assert _scalar("2021-02-29") == "2021-02-29"
+    assert _parse_scalar("2021-02-29") == "2021-02-29"

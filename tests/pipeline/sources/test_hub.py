@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.errors import SourceError
 from pipeline.models.model_json import MODEL
-from pipeline.sources.snapshot import Remote, forget, remote_checkpoint
+from pipeline.sources.hub_headers import remote_checkpoint
+from pipeline.sources.snapshot import Remote, forget
 from tests import hub as hubs
 from tests.checkpoints import CONFIG, FIRST, Reports, checkpoint, held, hub_job, local_job, refused, tensors
 from tests.jobs import build_source

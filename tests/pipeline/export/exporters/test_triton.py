@@ -196,7 +196,7 @@ def test_tensor_names_follow_the_version(engine: Deployment, version: str, has: 
         ({}, "0.16.0", ["gpu_weights_percent=0.5"], "needs an engine built with weight_streaming"),
         ({}, "0.16.0", ["draft_choices={0}, {0, 0}"], "needs an engine built for medusa or eagle"),
         ({"speculation": "lookahead_decoding"}, "0.16.0", ["lookahead=7,7,7"], "build with 0.19 or later"),
-        ({"speculation": "lookahead_decoding"}, "0.16.0", [], "cannot be told the sizes that a lookahead engine"),
+        ({"speculation": "lookahead_decoding"}, "0.16.0", [], "cannot receive the sizes that a lookahead engine"),
         (LOOKAHEAD, "1.2.0", ["lookahead=4,3,4"], "4,3,4 proposes 15 tokens per step; the engine has room for 11"),
         ({}, "1.2.0", ["lookahead=4,3,4"], "lookahead needs an engine built for lookahead_decoding"),
         ({"speculation": "draft_tokens_external"}, "0.16.0", [], "the version has no draft engine"),
