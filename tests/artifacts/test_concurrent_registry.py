@@ -183,7 +183,9 @@ def test_a_publisher_killed_at_any_moment_publishes_all_or_nothing(
     from artifacts.registry.registry import open_registry
 
     chance = random.Random(3)
-    for _ in range(4):
+    for number in range(40):
+        if number >= 4 and open_registry(registry_url).names():
+            break  # a busy host may need more rounds until one of them publishes
         child = start(KILLED_PUBLISHER, registry_url)
         child.stdout.readline()
         time.sleep(chance.uniform(0.02, 0.3))

@@ -27,8 +27,11 @@ def test_one_format_for_all_linears_loads_everywhere(fmt: str, tp: int, pp: int,
 @pytest.mark.parametrize(
     ("version", "told"),
     [
-        ("0.12.0", "engine.pp: TensorRT-LLM 0.12.0 gives each of 3 stages 2 layers and drops the last 2"),
-        ("0.17.0.dev20241217", "drops the last 2 without a word; choose one of 1, 2, 4, 8"),
+        (
+            "0.12.0",
+            "engine.pp: TensorRT-LLM 0.12.0 gives each of 3 stages 2 layers and silently drops the last 2",
+        ),
+        ("0.17.0.dev20241217", "silently drops the last 2; choose one of 1, 2, 4, 8"),
         ("1.0.0", "engine.pp: TensorRT-LLM expects one more layer in the first 2 of 3 stages"),
     ],
 )

@@ -143,7 +143,7 @@ def test_engines_that_trtllm_serve_cannot_serve_are_refused(
 
 
 def test_measured_options_are_not_overridden(torch_engine: Deployment):
-    with pytest.raises(ExportRefused, match=r"kv_cache_fraction: it stands in llm_options.yaml"):
+    with pytest.raises(ExportRefused, match=r"kv_cache_fraction: llm_options.yaml sets it"):
         export("trtllm-serve", torch_engine, "kv_cache_fraction=0.5")
 
 

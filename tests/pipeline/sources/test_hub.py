@@ -34,7 +34,7 @@ def test_an_answer_for_another_commit_is_refused(hub: hubs.Hub, tmp_path: Path, 
 def test_an_unknown_commit_and_a_broken_listing_are_refused(hub: hubs.Hub, tmp_path: Path, out: Path):
     refused(hub_job(hub, tmp_path, revision="1" * 40), out, "acme/tiny@111111111111", "check")
     hub.faults["api"] = [lambda handler, *_: handler.answer(200, b"<html>", {})]
-    refused(hub_job(hub, tmp_path), out, "no hub's answer")
+    refused(hub_job(hub, tmp_path), out, "the answer is not a hub's")
 
 
 def test_a_busy_listing_is_asked_for_again(hub: hubs.Hub, tmp_path: Path, out: Path):

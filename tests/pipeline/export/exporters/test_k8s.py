@@ -102,7 +102,7 @@ def test_settings_of_the_server_go_to_the_server(engine: Deployment):
     ("changes", "pairs", "reason"),
     [
         ({"tp": 8, "pp": 2}, [], "a pod has the GPUs of one host; 16 ranks need several"),
-        ({"gpu": None}, [], "the version does not say its GPU"),
+        ({"gpu": None}, [], "the version does not name its GPU"),
         ({}, ["files=reference"], "a pod does not see the store"),
         ({}, ["server_options=http_port=9000"], "the manifest decides that"),
         ({}, ["server_options=max_batch_size=65"], "max_batch_size 65 exceeds the engine's 64"),
