@@ -112,11 +112,13 @@ def _gist(metrics: tuple[Measured, ...]) -> str:
 
 def _share(measured: Measured) -> str:
     before, after = measured.before.value, measured.after.value
+    # A share of zero or of a negative value has no meaning.
     if before <= 0 or before == after:
         return ""
     ratio = after / before
     if ratio >= 2:
         return f" ({ratio:.3g} times as much)"
+    # Percentages are hard to read beyond a factor of two in either direction.
     return f" ({1 / ratio:.3g} times less)" if ratio <= 0.5 else f" ({ratio - 1:+.1%})"
 
 
@@ -130,6 +132,7 @@ def _shown(value: Any) -> str:
         return "not given"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    # By text: items may be dicts, which cannot be hashed.
     if isinstance(value, list) and len(set(map(str, value))) == 1:
         return str(value[0]) if len(value) == 1 else f"{len(value)} x {value[0]}"
     return str(value)

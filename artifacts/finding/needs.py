@@ -40,6 +40,7 @@ def _gpus(_: str, facts: Facts, names: Iterable[str]) -> str | None:
     if _on_cpu(facts):
         return None
     have = list(names)
+    # The host may have other GPUs too: only those of a built-for name count towards the ranks.
     built = {gpu["name"] for gpu in facts.get("gpus", [])}
     ranks = facts.get("world_size", 1)
     alike = sum(name in built for name in have)
@@ -61,12 +62,14 @@ def _driver(_: str, facts: Facts, have: str | None) -> str | None:
     built = {str(gpu["driver"]) for gpu in facts.get("gpus", []) if gpu.get("driver")}
     if _on_cpu(facts) or have is None or not built:
         return None
+    # The oldest of the build's drivers: the build ran with it, so its branch is enough.
     needs = min(built, key=_branch)
     return None if _branch(have) >= _branch(needs) else f"needs driver {needs} or later; the host has {have}"
 
 
 def _branch(driver: str) -> int:
     first = driver.partition(".")[0]
+    # An unreadable version counts as the oldest branch, never as an error.
     return int(first) if first.isdigit() else 0
 
 
@@ -99,6 +102,7 @@ def _memory(_: str, facts: Facts, have: int) -> str | None:
     content = "weights and KV cache" if counted else "weights"
     weights = facts.get("weight_bytes_per_rank", 0)
     per_rank = facts.get("memory_bytes_per_rank", weights)
+    # The largest rank decides: any rank may be placed on the GPU with `have` bytes.
     needs = max(per_rank, default=0) if isinstance(per_rank, list) else per_rank
     return None if needs <= have else f"a rank's {content} are {needs:,} bytes, more than {have:,}"
 
@@ -120,11 +124,13 @@ def _gpu(_: str, facts: Facts, want: str) -> str | None:
 def same_gpu(want: str, name: str) -> bool:
     """Whether a GPU type or name denotes the GPU that the driver calls `name`."""
     wanted_parts, parts = _parts(want), _parts(name)
+    # Other parts may be missing from the criterion; a form may not: `a100` does not denote the PCIe card.
     return bool(wanted_parts) and wanted_parts <= parts and wanted_parts & FORMS == parts & FORMS
 
 
 def _parts(name: str) -> frozenset[str]:
     words = re.split(r"[\s_-]+", name.lower())
+    # Recipes write `40g` where drivers write `40GB`.
     return frozenset(re.sub(r"^(\d+)g$", r"\1gb", part) for part in words) - {"nvidia", "tesla", ""}
 
 

@@ -59,6 +59,7 @@ class Subscription:
         """The target without secrets: for a URL, only scheme and host."""
         if self.way == "command" or is_secret_reference(self.target):
             return self.target
+        # Not the path: it may be the secret.
         return host_of(self.target)
 
 
@@ -72,6 +73,7 @@ def check_subscription(way: Way, target: str, secret: str | None, kinds: Sequenc
     if way == "command":
         if secret is not None:
             raise SubscriptionRefused("a command takes no secret: it gets the event in its environment")
+        # Only for its error: a line that cannot be split is refused now, not at each delivery.
         argv(target)
         return
     _check_webhook(target, secret)
@@ -107,6 +109,7 @@ def check_scheme(url: str) -> str:
     """The URL, if it is an HTTP URL; otherwise a SubscriptionRefused, which does not show it."""
     try:
         parts = urlsplit(url)
+        # Reading `port` raises ValueError for one that is not a number, caught below.
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
@@ -118,6 +121,7 @@ def check_scheme(url: str) -> str:
 def _require_no_secret(url: str) -> None:
     """Raise a SubscriptionRefused, which does not show the URL, if it contains a secret."""
     parts = urlsplit(check_scheme(url))
+    # By the parameter's name: its value may look like anything.
     parameters = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     secret = next((name for name in parameters if SECRET_WORDS.search(name)), None)
     place = (
@@ -155,6 +159,7 @@ def read_reference(text: str, environ: Mapping[str, str]) -> str:
     secret = environ.get(source, "") if kind == "env" else read_secret(source)
     if not secret.strip():
         raise SubscriptionRefused(f"{text} is empty or not set; set it where `enginery registry notify` runs")
+    # `write_secret` ends the file with a newline, which is not part of the secret.
     return secret.strip()
 
 
@@ -170,6 +175,7 @@ def host_of(url: str) -> str:
 def write_secret(path: Path) -> None:
     """Write a new secret of 32 random bytes in the format of Standard Webhooks, for its owner only."""
     try:
+        # O_EXCL: an existing secret is never replaced, and the mode is right from the first byte.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
     except OSError as exc:

@@ -68,6 +68,7 @@ class Catalog:
         OddRow where its row is odd: no other version may stand in for it.
         """
         target = parse_reference(reference)
+        # The alias is resolved inside the same query, so it cannot move between two reads.
         records, odd_rows = self._records((VERSION.name == target.name) & (VERSION.number == _number(target)))
         if odd_rows:
             raise odd_rows[0]
@@ -114,6 +115,7 @@ class Catalog:
         """Versions that meet the condition, and the problems of those whose rows are odd."""
         if not self._db.exists():
             return [], []
+        # Outer: a version whose facts are missing is odd, and must be reported rather than left out.
         query = select(tables.version, tables.facts.c.facts).outerjoin(
             tables.facts, tables.facts.c.id == VERSION.facts_id
         )
@@ -121,6 +123,7 @@ class Catalog:
             valid, odd_rows = _split_odd(
                 db.execute(query.where(condition).order_by(VERSION.name, VERSION.number))
             )
+            # `resolve` needs one version: reading a whole name's metrics for it would be wasteful.
             single = (valid[0].name, valid[0].number) if len(valid) == 1 else None
             names = {row.name for row in valid}
             metrics = select(tables.metric).where(_rows_of(METRIC, names, single)).order_by(METRIC.position)

@@ -23,6 +23,7 @@ class Endorsements:
         """Store a signature in place of an earlier one by the same key; logs an event per version."""
         row = {"manifest_digest": signature.manifest_digest, **_common(signature)}
         with self._db.writing() as db:
+            # The row and its events are one transaction: no signature without its entry in the log.
             _replace_row(db, tables.signature, row, "manifest_digest")
             content_address = address(engine_key, signature.manifest_digest)
             _record(db, content_address, {"kind": "signature", "key_id": signature.key_id})
@@ -94,5 +95,6 @@ def _record(db: Connection, content_address: str, detail: dict[str, Any]) -> Non
     query = select(version.c.name, version.c.number, version.c.manifest_digest)
     query = query.where(version.c.engine_key == engine_key)
     for row in db.execute(query.order_by(version.c.name, version.c.number)).all():
+        # Another build of the same key may have other contents, which the signer has not signed.
         if is_same(row.manifest_digest, content):
             log.record(db, row.name, "signed", {"number": row.number, **detail})

@@ -70,6 +70,7 @@ class Governance:
         """The judgement; where it cannot be made, that is a violation of the rule `readable`."""
         try:
             return judge(db, name, number, alias, self._verified)
+        # One odd row must not hide the standings of all other aliases.
         except (NotFound, OddRow, PolicyInvalid) as exc:
             return Judgement(broken=(Broken("readable", str(exc)),), waived=())
 
@@ -88,6 +89,7 @@ class Governance:
         with self._db.writing() as db:
             # A policy concerns all names, so no lock of a name covers it.
             self._db.take_turns(db)
+            # Deleted and inserted, so that the new row gets a seal over all of its columns.
             db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
             if rules is not None:
                 row = {

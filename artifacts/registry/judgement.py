@@ -63,6 +63,7 @@ def policy_of(db: Connection, alias: str) -> Policy:
 
 def parse_rules(rules: Any) -> Policy:
     """The policy that a row holds; a PolicyInvalid for anything else."""
+    # The column can hold any JSON, and the parser expects an object.
     problem = columns.CHECKS["policy"]["rules"](rules)
     if problem is not None:
         raise PolicyInvalid(f"its rules: it {problem}")
@@ -74,6 +75,7 @@ def judge(db: Connection, name: str, number: int, alias: str, verified: Verified
     require_version(db, name, number)
     now, policy = log.moment(db), policy_of(db, alias)
     granted = db.execute(waivers.of(name, number)).all()
+    # Only waivers and ages depend on the clock, so other policies save this query.
     newest = log.latest(db) if granted or policy.max_age_days is not None else None
     valid = rows.read_values(granted, waivers.waiver)
     open_now = [item for item in valid if item.is_open(now if newest is None else max(now, newest.at))]
@@ -106,6 +108,7 @@ def _subject(
 ) -> Subject:
     table, metric = tables.version, tables.metric
     columns = select(table, tables.facts.c.facts)
+    # Outer: a version without its facts must be reported as odd, not as missing.
     joined = columns.outerjoin(tables.facts, tables.facts.c.id == table.c.facts_id)
     row = db.execute(joined.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
     rows.require_version(row)
@@ -134,4 +137,5 @@ def _signatures(db: Connection, manifest_digest: str | None, verified: Verified)
     table = tables.signature
     query = select(table).where(table.c.manifest_digest == manifest_digest)
     bundles = [row.bundle for row in rows.select_rows(db, table, query)]
+    # Called only for policies with `signed_by`: checking signatures costs time.
     return lambda public_key: any(verified(bundle, manifest_digest, public_key) for bundle in bundles)

@@ -91,6 +91,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
     rules = {}
     for rule, value in document.items():
         try:
+            # A value may be of any JSON type, so each of the three errors means that it is invalid.
             rules[rule] = READ[rule](value)
         except (TypeError, ValueError, AttributeError) as exc:
             raise PolicyInvalid(f"rule {rule}: {value!r} is invalid; {exc}") from None
@@ -120,6 +121,7 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
         return None
     age = subject.at - subject.published_at
     latest, event = subject.published_at, "the version's publication"
+    # The newest event bounds the true time from below, so it shows a clock that was set back.
     if subject.newest is not None and subject.newest >= latest:
         latest, event = subject.newest, subject.newest_description
     if latest - subject.at > SKEW:
@@ -162,12 +164,14 @@ def _is_gpu(target: str, name: str) -> bool:
     """Whether the words of `a100-40g` are in `NVIDIA A100-SXM4-40GB`; `h20` is not in `NVIDIA H200`."""
     model, *form = target.lower().split("-")
     words = re.split(r"[\s-]+", name.lower())
+    # The model must be a whole word; the rest may be a prefix, since `40g` stands for `40GB`.
     return model in words and all(any(word.startswith(part) for word in words) for part in form)
 
 
 def _metrics(policy: Policy, subject: Subject) -> str | None:
     """The first metric out of its bounds; an unmeasured metric is out of bounds."""
     for name, bounds in policy.metrics.items():
+        # Fail closed: without a value there is nothing to show that the bound holds.
         value = subject.metrics.get(name)
         if value is None:
             return f"{name} was not measured"
@@ -195,6 +199,7 @@ JUDGES: dict[str, Callable[[Policy, Subject], str | None]] = {
 }
 """Rule -> its check: why a version violates it, or None."""
 
+# A waiver cannot bring removed files back, and one of `no_open_waivers` would defeat that rule.
 WAIVABLE = tuple(rule for rule in JUDGES if rule not in ("present", "no_open_waivers"))
 """Rules that can be waived, with a reason and for a time."""
 
@@ -207,6 +212,7 @@ def _verdicts(value: Any) -> tuple[str, ...]:
 
 
 def _positive(value: Any) -> float:
+    # True would pass as 1 day.
     if isinstance(value, bool) or not math.isfinite(value) or value <= 0:
         raise ValueError("give a number above 0")
     return float(value)
@@ -229,6 +235,7 @@ def _bounds(value: Any) -> dict[str, Bounds]:
     bounds_of = {str(name): Bounds(**ends) for name, ends in value.items()}
     for name, bounds in bounds_of.items():
         ends = [end for end in (bounds.min, bounds.max) if end is not None]
+        # A NaN bound compares false with everything, so every version would pass it.
         if not ends or not all(math.isfinite(end) for end in ends) or ends != sorted(ends):
             raise ValueError(f"give {name} a finite min, max, or both in order")
     return bounds_of

@@ -116,10 +116,12 @@ class Registry(Governance):
             publishing.take_turn(db, name)
             if expect is not None:
                 aliases.require_at(db, name, alias, expect)
+            # With an explicit target, an odd move cannot lead to the wrong version.
             moves = self._moves(db, name, alias, sure=to is None)
             was, now = aliases.roll_back(db, name, alias, aliases.path_of(moves), to)
             detail = {"alias": alias, "was": was, "now": now, **self._judgement_detail(db, name, now, alias)}
             log.record(db, name, "rolled_back", detail)
+            # Read back inside the transaction: `log.record` has set the time and the author of the move.
             *_, last = self._moves(db, name, alias)
         return last
 
@@ -176,6 +178,7 @@ class Registry(Governance):
             known_reasons = {
                 why for event in events if event.detail["number"] == number for why in event.detail["reasons"]
             }
+            # Checked under the name's turn, so that two callers cannot both log the same reason.
             new = [reason for reason in dict.fromkeys(reasons) if reason not in known_reasons]
             if new:
                 log.record(db, name, "rebuild_needed", {"number": number, "reasons": new})
@@ -226,6 +229,7 @@ class Registry(Governance):
         """The alias's moves, oldest first; with `sure`, one odd row among them is an OddRow."""
         move_rows = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
         try:
+            # A left-out move would shift the path, so a rollback without a target must not guess.
             moves = map(log.event, move_rows) if sure else rows.read_values(move_rows, log.event)
             return [move for move in map(aliases.move_of, moves) if move.alias == alias]
         except rows.OddRow as exc:

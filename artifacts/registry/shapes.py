@@ -30,14 +30,17 @@ def read_json(text: str | bytes) -> Any:
     """The value of a JSON text; an Unreadable for malformed JSON and values that enginery never writes."""
     if not isinstance(text, str | bytes):
         return Unreadable(f"it is {kind_of(text)}, not text", repr(text))
+    # Bad bytes become surrogates here, which `_require_text` then reports as a problem of the row.
     content = text if isinstance(text, str) else text.decode(errors="surrogateescape")
     try:
         if len(content) > LONGEST:
             raise ValueError(f"it has {len(content):,} characters; at most {LONGEST:,} are read")
+        # Python reads `NaN`, `Infinity` and 1e999 without an error; enginery never writes them.
         value = json.loads(content, parse_constant=_refused, parse_float=_finite)
         # Only escapes and non-ASCII text can contain surrogates or NUL: most documents skip the check.
         if "\\u" in content or not content.isascii():
             _require_text(value)
+    # RecursionError: a stored text may be nested deeper than the parser allows.
     except (ValueError, RecursionError, TypeError) as exc:
         return Unreadable(str(exc) or "it is nested too deep", content)
     return value
@@ -54,6 +57,7 @@ def _finite(text: str) -> float:
     return value
 
 
+# An even number of backslashes before the escape: an odd one makes the text a literal backslash.
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -100,6 +104,7 @@ def brief(value: Any) -> str:
         return kind_of(value)
     text = repr(value)
     whole = text if len(text) <= 60 else f"{text[:60]}..."
+    # Values come from the database: control characters must not reach the terminal.
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in whole)
 
 
@@ -124,6 +129,7 @@ def _some_text(value: Any) -> str | None:
 
 
 def _count(value: Any) -> str | None:
+    # `bool` is a subclass of `int` and must not pass as a count.
     whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
     return None if value is None or whole else f"is {brief(value)}, not a whole number from 0"
 

@@ -59,6 +59,7 @@ class Request:
         """Raise PolicyInvalid for a rule that cannot be waived, a time that is not ahead, or a bad reason."""
         if self.rule not in WAIVABLE:
             raise PolicyInvalid(f"rule {self.rule!r} cannot be waived; have {', '.join(WAIVABLE)}")
+        # Before the next check: comparing it with `now`, which has a zone, would raise TypeError.
         if self.until.tzinfo is None:
             raise PolicyInvalid(f"a waiver until {self.until}: give a later moment, with its time zone")
         if self.until <= now:
@@ -68,6 +69,7 @@ class Request:
         if self.until.year not in YEARS:
             raise PolicyInvalid(f"a waiver until {self.until} is for ever; give a year up to {YEARS[-1]}")
         plain = self.reason.strip()
+        # Lists show a waiver on one line, so the reason may hold no newline or control character.
         if not plain or len(plain) > LONGEST_REASON or not plain.isprintable():
             raise PolicyInvalid(
                 f"reason {self.reason[:80]!r} is invalid; give 1 to {LONGEST_REASON} characters on one line"
@@ -81,6 +83,7 @@ def grant(db: Connection, request: Request) -> Waiver:
     row = {
         **asdict(request),
         "reason": request.reason.strip(),
+        # In one zone, like every other time of the registry.
         "until": request.until.astimezone(now.tzinfo).isoformat(),
         "granted_at": now.isoformat(),
         "granted_by": whoami(),
@@ -102,6 +105,7 @@ def end(db: Connection, number: int) -> Waiver:
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
     if row is None or not waiver(row).is_open(now):
         raise NotFound(f"no waiver {number} is open; `enginery registry waive` lists those that are")
+    # Not deleted: an ended waiver stays as evidence of why an alias could move.
     db.execute(update(table).where(table.c.id == number).values(until=now.isoformat()))
     _seal(db, number)
     ended = waiver(db.execute(select(table).where(table.c.id == number)).one())

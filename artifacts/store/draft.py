@@ -65,6 +65,7 @@ class Draft:
 
     def settle(self) -> dict[str, FileRecord]:
         """Make the files read-only; return name -> size and digest."""
+        # Taken before the read: a later change then has a later time than `read_ns`.
         self.read_ns = time.time_ns()
         return tree.settle(self.path, self.digests)
 
@@ -76,6 +77,7 @@ class Draft:
         for name, record in absent.items():
             if record.sha256 in shared and blobs.place(record.sha256, self.path / name, self.aside):
                 present[name] = record
+            # No source has to fetch an empty file, so it is created even where nothing can be linked.
             elif record == EMPTY:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).touch(tree.READ_ONLY)
@@ -92,6 +94,7 @@ class Draft:
         manifest_path = self.path / MANIFEST
         manifest_path.write_text(manifest.to_text())
         manifest_path.chmod(tree.READ_ONLY)
+        # Links before the sync, so that what is synced is what the artifact will consist of.
         blobs.draw(self.path, manifest.files, self.aside)
         tree.sync_all(self.path)
 

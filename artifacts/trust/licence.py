@@ -77,6 +77,7 @@ def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> Licence:
         "texts": {name: _text(file(name)) for name in paper_names if name not in omitted},
     }
     if isinstance(link, str):
+        # Strangers write the card, so the length is bounded.
         licence["link"] = link[:500]
     if omitted:
         licence["omitted"] = omitted
@@ -104,6 +105,7 @@ def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
         texts_by_name |= {
             f"{prefix}{name}": text
             for name, text in texts.items()
+            # The pattern admits no slash and no leading dot: the name stays in its directory.
             if TEXT.fullmatch(name) and isinstance(text, str)
         }
     return texts_by_name
@@ -115,6 +117,7 @@ def _card(text: str) -> Card:
 
     from recipes import yaml_text
 
+    # The card may begin with a byte order mark and have Windows line ends.
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
         card = yaml_text.parse_card(front[1]) if front else {}
@@ -130,6 +133,7 @@ def _stated(card: Card) -> str:
     identifiers = [
         _identifier(licence, card) for licence in licences if isinstance(licence, str) and licence.strip()
     ]
+    # A dict keeps the card's order and drops repetitions; a set would change the text from run to run.
     return " OR ".join(dict.fromkeys(identifiers))
 
 
@@ -139,4 +143,5 @@ def _identifier(licence: str, card: Card) -> str:
         name = card.get("license_name")
         text = name.strip().lower() if isinstance(name, str) and name.strip() else text
     spdx = SPDX.get(text)
+    # Only letters, digits, `.` and `-` are kept: the text becomes part of an SPDX identifier.
     return spdx or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")

@@ -74,6 +74,7 @@ def accompany(
         ),
         PROVENANCE: _json(statement(record, manifest)),
     }
+    # Compared by top name: a file of the artifact named like the folder would make mkdir fail.
     top_names = {name.partition("/")[0] for name in manifest.files}
     written |= {f"{LICENCES}/{name}": text for name, text in texts_of(record.source).items()}
     sums = {}
@@ -81,6 +82,7 @@ def accompany(
         # The artifact's own file counts: it is in the manifest.
         if name.partition("/")[0] in top_names:
             continue
+        # Encoded once: the digest is of exactly the bytes that are written.
         target, content = directory / name, text.encode()
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content)
@@ -103,6 +105,7 @@ def problems(directory: Path, manifest: Manifest, version: PulledVersion) -> lis
         # `version.json` is sealed, not signed: its names may lead anywhere.
         if not _is_paper(name):
             problems_.append(f"{VERSION}: records {name!r}, a name that pull never writes")
+        # A link could show bytes from outside of the directory.
         elif not (directory / name).is_file() or not tree.is_plain(directory / name):
             problems_.append(f"{name}: missing")
         elif (sha256 := digest.of_file(directory / name)) != expected:

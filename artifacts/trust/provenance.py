@@ -36,6 +36,7 @@ class Attestation:
 
 def statement(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
     """The provenance of an engine; the statement of a version is the same on every machine."""
+    # Only times of the manifest, never of now: the statement must be equal on every machine.
     started = manifest.created_at - timedelta(seconds=manifest.seconds)
     return {
         "_type": STATEMENT,
@@ -82,6 +83,7 @@ def verified_predicate(bundle: str, manifest: Manifest, public_key_pem: str) -> 
         {"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())
     ]
     predicate = statement_.get("predicate")
+    # Equal, not a subset: a statement about other files says nothing about these.
     return predicate if statement_.get("subject") == subject and isinstance(predicate, dict) else None
 
 
@@ -90,9 +92,10 @@ def _dependencies(record: VersionRecord, manifest: Manifest) -> list[dict[str, A
     steps = [
         {"name": name, "uri": f"urn:enginery:artifact:{key}"}
         for name, key in record.lineage.items()
-        if key != manifest.key
+        if key != manifest.key  # the engine does not depend on itself
     ]
     repo, revision = record.source.get("repo"), record.source.get("revision")
+    # A model from a local directory has no URL and no commit to state.
     if not (isinstance(repo, str) and isinstance(revision, str)):
         return steps
     model = {

@@ -50,6 +50,7 @@ def upgrade(op: Operations, db: Connection) -> None:
 
 
 def _series(op: Operations, db: Connection) -> None:
+    # Nullable until the rows are filled; the batch below forbids NULL.
     op.add_column("series", sa.Column("folded", sa.String(200)))
     folded_names: set[str] = set()
     for name in sorted(db.scalars(select(SERIES.c.name)), key=lambda name: (name != name.casefold(), name)):
@@ -81,6 +82,7 @@ def _version(op: Operations, db: Connection) -> None:
     with op.batch_alter_table("version") as batch:
         for name, kind in required.items():
             batch.alter_column(name, existing_type=kind, nullable=False)
+        # Dropped only now: `_fill_versions` has read its values.
         batch.drop_column("facts")
         batch.create_foreign_key("version_facts_id_fkey", "facts", ["facts_id"], ["id"])
     op.create_index("ix_version_model", "version", ["model"])
@@ -106,6 +108,7 @@ def _origin(model: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if model.get("repo"):
         return model["repo"], {"repo": model["repo"], "revision": model.get("revision")}
     path = model.get("path")
+    # The column is NOT NULL, so an unknown model is the empty text.
     return (path, {"path": path}) if path else ("", {})
 
 
@@ -113,6 +116,7 @@ def _alias(op: Operations, db: Connection) -> None:
     op.add_column("alias", sa.Column("moved_at", sa.String(32)))
     op.add_column("alias", sa.Column("moved_by", sa.String(200)))
     db.execute(update(ALIAS).values(moved_by=UNKNOWN))
+    # Schema 1 kept no time in the alias; its last move in the log has it.
     moves = select(EVENT.c.at, EVENT.c.name, EVENT.c.detail).where(EVENT.c.kind == "alias_moved")
     # In order, so that the last move of an alias stays.
     for at, name, detail in db.execute(moves.order_by(EVENT.c.seq)).all():
@@ -124,6 +128,7 @@ def _alias(op: Operations, db: Connection) -> None:
 
 
 def _event(op: Operations, db: Connection) -> None:
+    # A default instead of an UPDATE: the triggers of the log forbid updates.
     by = sa.Column("by", sa.String(200), nullable=False, server_default=UNKNOWN)
     op.add_column("event", by)
     # SQLite rebuilds the table for this, and drops its triggers.

@@ -60,12 +60,14 @@ def parse(url: str) -> Place:
     """The place that a URL names; StoreUnknown, without secrets, for URLs with credentials or no bucket."""
     scheme, _, rest = url.partition("://")
     host, _, prefix = rest.partition("/")
+    # Checked first: the messages below show the URL, this one must not.
     if "@" in host or {"?", "#"} & set(rest):
         raise StoreUnknown(
             f"{scheme}:// store URL with a user, password, token or query in it; name bucket and prefix only "
             f"and put credentials into {CREDENTIALS[scheme]}"
         )
     parts = [part for part in prefix.split("/") if part]
+    # Dot segments would let the prefix lead to another place in the bucket.
     if not host or {".", ".."} & {host, *parts}:
         raise StoreUnknown(f"store {url!r} names no bucket and prefix; write {scheme}://BUCKET/PREFIX")
     if not BUCKET.fullmatch(host):
@@ -75,6 +77,7 @@ def parse(url: str) -> Place:
 
 def shown(url: str) -> str:
     """The URL without parts that may be secret: user, password, query, fragment."""
+    # The query and fragment go first: an `@` in them must not be taken for the user's end.
     scheme, separator, rest = re.split("[?#]", url, maxsplit=1)[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

@@ -98,6 +98,7 @@ class RemoteStore:
         if content is not None:
             name = self._holding(base, content)
             if name is None:
+                # The key may have other contents; the message lists them.
                 raise NotFound(absent(key, self.url, self.contents(base)))
             return self._manifest_at(name)
         try:
@@ -122,6 +123,7 @@ class RemoteStore:
         except NotFound:
             pass
         except ArtifactCorrupt:
+            # A damaged first manifest may be of this content, so the key is the name to repair or discard.
             return exact if self._objects.size(remote_layout.manifest_path(exact)) is not None else key
         return exact if self._objects.size(remote_layout.manifest_path(exact)) is not None else None
 
@@ -161,6 +163,7 @@ class RemoteStore:
             try:
                 stack.enter_context(self.lease(keys, purpose))
             except StoreUnusable as exc:
+                # Only missing rights are tolerated: after any other failure, a sweep could remove the files.
                 if not isinstance(exc.__cause__, PermissionDeniedError | UnauthenticatedError):
                     raise
                 log.info("%s is read-only with these credentials, so no lease is written", self.url)
@@ -172,12 +175,14 @@ class RemoteStore:
         An interrupted push is resumed: parts that have arrived are not sent again. Other contents of its key
         stay.
         """
+        # Leased too: until the commit no manifest names these contents, so a sweep would take them.
         digests = {record.sha256 for record in manifest.files.values()}
         purpose, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
         with self.lease([manifest.key], purpose, digests) as lease_:
             if self.has(manifest.address):
                 return False
             on_bytes = _byte_counter(manifest.size_bytes, progress)
+            # Files before the manifest: the manifest is the commit and must never name absent contents.
             remote_upload.push_files(self._objects, part_bytes, root, manifest.files, on_bytes)
             lease_.require()
             self._commit(manifest)
@@ -193,6 +198,7 @@ class RemoteStore:
         text, first = manifest.to_text().encode(), remote_layout.manifest_path(manifest.key)
         if self._objects.size(first) is None:
             self._objects.create(first, text)
+        # Read back: without conditional writes, only this shows which of two manifests won.
         if self._objects.read(first) != text and not self.has(manifest.address):
             self._objects.write(remote_layout.manifest_path(manifest.address), text)
 
@@ -233,6 +239,7 @@ class RemoteStore:
     def replace(self, record: FileRecord, source: Path) -> None:
         """Replace a damaged content by the bytes of a file."""
         with self.lease([], f"the repair of {record.sha256[:12]}", [record.sha256]):
+            # Dropped first: a push skips parts that exist, and here some of them are damaged.
             self.drop(record.sha256)
             files = {source.name: record}
             remote_upload.push_files(
@@ -254,6 +261,7 @@ class RemoteStore:
         name = self.named(key)
         text = self._objects.read(remote_layout.manifest_path(name))
         if text is not None:
+            # Copy first: a crash between the two leaves both, never neither.
             self._objects.write(f"{remote_layout.QUARANTINE}/{name}.json", text)
             self._objects.remove(remote_layout.manifest_path(name))
 
