@@ -69,6 +69,7 @@ class Client:
         self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
         self._named = registry_url or os.environ.get("ENGINERY_REGISTRY")
         if self._named:
+            # Now, so that a wrong path is an error of the constructor and not of some later call.
             require_place(self._named)
 
     @property
@@ -142,6 +143,7 @@ class Client:
         # AliasMoved.
         expected = self.registry.aliases(record.name).get(alias) if expect is None else expect
         self.registry.promote(record.name, alias, to=record.number, expect=None if new else expected)
+        # Read again: the record from before the move does not have the alias.
         return self.resolve(record.reference)
 
     def rollback(self, reference: str, *, to: int | None = None, expect: int | None = None) -> Move:
@@ -210,6 +212,7 @@ class Client:
         """The manifest of a version; NotFound where the store lacks it or has only another build."""
         try:
             return self.store.manifest(record.address)
+        # The store knows only the key; the registry adds the version and what to do.
         except NotFound as exc:
             raise NotFound(self._lacking(record, exc)) from None
 

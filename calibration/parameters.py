@@ -32,6 +32,7 @@ class TextSource(Parameters):
 
     def drawn(self, samples: Count, date: str | None = None) -> "DrawnSource":
         """The source, and how much of it is taken."""
+        # Not `model_dump`, which would turn nested values into plain ones.
         fields = {name: getattr(self, name) for name in TextSource.model_fields}
         return DrawnSource(**fields, samples=samples, date=date)
 

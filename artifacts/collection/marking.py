@@ -31,6 +31,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         numbers = (self.keep_last, self.keep_pulled_days, self.min_age_days, self.litter_days)
+        # Not `any(number < 0)`, which NaN would pass.
         if not all(number >= 0 for number in numbers):
             raise ValueError(f"{self} has a negative or undefined number; give numbers from 0")
 
@@ -109,6 +110,7 @@ def mark(
     leased = {
         key_of(key): UNCLEAR if claim.what == UNCLEAR else LEASED for claim in claims for key in claim.keys
     }
+    # Roots first, then what they were built from: an artifact that is neither can go.
     reason_of = _with_inputs(inventory, _roots(inventory, retained_versions, leased, policy), leased, policy)
     kept_by_key = _by_key(inventory.artifacts[name] for name in reason_of)
     removed_versions = [
@@ -161,6 +163,7 @@ def retained(
 def _reasons(version: RetainedVersion, rank: int, policy: Policy, now: datetime) -> tuple[str, ...]:
     reasons = [f"@{alias}" for alias in version.aliases]
     reasons += [f"rollback of @{alias}" for alias in version.formerly]
+    # An odd row may be an alias of this version, so the version is kept until the row is repaired.
     reasons += [f"odd row {row}" for row in version.unsure]
     if rank < policy.keep_last:
         reasons.append(f"one of the last {policy.keep_last}")
@@ -205,6 +208,7 @@ def _roots(
     }
     roots: dict[str, str] = {}
     for name, artifact in inventory.artifacts.items():
+        # The order of these branches decides which reason a plan shows.
         if any(map(artifact.may_be, of_key[artifact.base])):
             roots[name] = PUBLISHED
         elif artifact.base in leased:
@@ -248,6 +252,7 @@ def _with_inputs(
     ]
     visited = set(todo)
     while todo:
+        # An input is recorded by key alone, so every content of that key may be the one.
         inputs = (artifact.key for key in artifacts[todo.pop()].inputs for artifact in of_key[key])
         for name in inputs:
             if name not in visited:  # an artifact that is already kept still keeps its inputs
@@ -289,6 +294,7 @@ def _unneeded_blobs(
     if inventory.problems:  # an unreadable manifest may list any content
         return {}
     needed = {id_ for key in kept_names for id_ in inventory.artifacts[key].blobs}
+    # Contents that are being pushed: no manifest names them yet.
     needed.update(id_ for claim in claims for id_ in claim.blobs)
     return {
         id_: blob

@@ -67,6 +67,7 @@ def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "
     for record in records:
         reasons, value = judge.reasons(record), record.metric(metric)
         score = inf if value is None else sign * value
+        # No reasons sort first, then the rank; of equal ones the newest comes first.
         ranked.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
     # Without the match, which cannot be compared where all else is equal.
     ranked.sort(key=itemgetter(0, 1, 2, 3))
@@ -97,6 +98,7 @@ class Judge:
     def reasons(self, record: Version) -> tuple[Reason, ...]:
         """Every reason against a version."""
         for fact, want in self._identity.items():
+            # First and alone: of another model or name, no further reason is of interest.
             text = IDENTITY[fact](record, want)
             if text is not None:
                 return (Reason(fact, text),)
@@ -104,6 +106,7 @@ class Judge:
 
     def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
         """Reasons against every version with these facts."""
+        # By identity: versions with equal facts share one object, so nothing has to be compared.
         cached = self._reasons_by_facts.get(id(facts))
         if cached is None and facts.get("backend") == CHECKPOINT != self._fact_criteria.get("backend"):
             cached = self._reasons_by_facts[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
@@ -177,6 +180,7 @@ class Group:
         """The distinct reasons; after the first `most`, the number of the others."""
         texts = dict.fromkeys("; ".join(match.dropped) for match in _alike(self.matches))
         rest = len(texts) - most
+        # A dict, not a set: the order of the reasons stays the same from run to run.
         return [*list(texts)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
 
 

@@ -53,8 +53,10 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
     )
     with full, ReportUnwritable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Now, not after hours of copying.
         full.require()
         with scratch.resumable(staging) as draft:
+            # Straight into the draft: a pull need not fill the cache on the way.
             if isinstance(store, CachedStore) and not store.local.intact(manifest.address):
                 store.bring(manifest, draft, progress)
             else:
@@ -87,6 +89,7 @@ def verify_pulled(
     for name in (VERSION, MANIFEST):
         if not (directory / name).is_file():
             return [f"{name}: missing; {directory} is not a pulled version, or lost it"]
+        # A bad byte becomes a replacement character, which breaks the seal below.
         texts[name] = (directory / name).read_bytes().decode(errors="replace")
     try:
         manifest = read_manifest(texts[MANIFEST], MANIFEST)
@@ -96,6 +99,7 @@ def verify_pulled(
     problems = tree.problems(
         directory, manifest.files, extra_names={*papers.extra_names(version), *extra_names}, digests=digests
     )
+    # Both files are sealed, but each could come from another pull.
     if _sealed_by(version) != (manifest.key, manifest.digest, manifest.caches):
         return [*problems, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
     return [*problems, *papers.problems(directory, manifest, version)]
@@ -109,6 +113,7 @@ def _finish(parcel: Parcel, draft: Path, target: Path) -> None:
     (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: recorded}))
     # On disk before the rename: after a crash, a directory with the target's name is whole.
     tree.sync_all(draft)
+    # Again: during the copying, another process may have filled the target.
     refuse_taken(target)
     draft.rename(target)
 
@@ -173,6 +178,7 @@ def _copy_file(source: Path, name: str, target: Path, offset: int, hasher: "Hash
         # The second attempt drops what the first one kept.
         if out.seek(0, os.SEEK_END) != offset:
             out.truncate(offset)
+        # The kept bytes are hashed too: the digest is of the whole file.
         out.seek(0)
         while chunk := out.read(CHUNK_BYTES):
             hasher.update(chunk)

@@ -21,6 +21,7 @@ ORDER = 0x6C6F67
 def moment(db: Connection) -> datetime:
     """Now, by the server's clock where there is one, since the clocks of hosts may differ."""
     if db.dialect.name == "postgresql":
+        # Not `now()`, which is the start of the transaction: a wait for a lock may lie in between.
         now: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
         return now.astimezone(UTC)
     return datetime.now(UTC)
@@ -38,6 +39,7 @@ class Latest:
 def latest(db: Connection) -> Latest | None:
     """The event with the latest time; None for an empty log. A clock before it was set back."""
     table, names = tables.log, ("seq", "name", "at", "by")
+    # By time, not by number: after a clock was set back, the last event is not the latest.
     query = select(*(table.c[name] for name in names)).order_by(table.c.at.desc())
     row = next(rows.sound_tuples(table, names, db.execute(query)), None)
     if row is None:
@@ -78,6 +80,7 @@ def _next(db: Connection) -> int:
         sequence = func.pg_get_serial_sequence(tables.log.name, tables.log.c.seq.name)
         number: int = db.execute(select(func.nextval(sequence))).scalar_one()
         return number
+    # Without a race: SQLite has one writer at a time.
     last: int | None = db.scalar(select(func.max(tables.log.c.seq)))
     return (last or 0) + 1
 

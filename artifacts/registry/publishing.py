@@ -147,6 +147,7 @@ def _existing_version(db: Connection, publication: Publication) -> int | None:
         row_identity = identity(
             publication.engine_key, row.manifest_digest, publication.verdict, row.recipe, row.lineage
         )
+        # Both identities use the row's digest, which may be unknown, so contents are compared apart.
         if own_identity == row_identity and is_same(publication.manifest_digest, row.manifest_digest):
             return int(row.number)
     return None
@@ -172,12 +173,14 @@ def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
     events = rows.read_values(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
     alias_events = [event for event in events if event.detail["alias"] == alias]
     numbers = [event.detail["number" if event.kind == "refused" else "now"] for event in alias_events]
+    # Newest first: the first event is the latest one of the alias.
     return number not in numbers or (alias_events[0].kind == "refused" and numbers[0] == number)
 
 
 def _next_number(db: Connection, name: str) -> int:
     """Allocate the next number of a name; a rollback of the transaction releases it."""
     table = tables.series
+    # Added in the database, under the lock of the row: two publications never get one number.
     db.execute(update(table).where(table.c.name == name).values(last=table.c.last + 1))
     number: int = db.execute(select(table.c.last).where(table.c.name == name)).scalar_one()
     return number
@@ -185,6 +188,7 @@ def _next_number(db: Connection, name: str) -> int:
 
 def _facts_id(db: Connection, facts: Mapping[str, Any]) -> str:
     """Id of the row with these facts; adds the row if there is none."""
+    # The id is the digest of the facts, so two publications of equal facts cannot make two rows.
     facts_id = digest.of_json(dict(facts))
     insert_new(db, tables.facts, id=facts_id, facts=dict(facts))
     return facts_id

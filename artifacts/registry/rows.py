@@ -29,6 +29,7 @@ REPEATED = frozenset({"name", "verdict", "origin", "model", "facts_id", "metric"
 
 T = TypeVar("T")
 
+# A context variable, so that two calls at once do not collect each other's messages.
 _COLLECTED: ContextVar[dict[str, None] | None] = ContextVar("odd rows", default=None)
 
 
@@ -92,6 +93,7 @@ def check_row(table: Table, row: tables.Values) -> dict[str, Any]:
     """The row to write; RowRefused where readers would reject it as odd."""
     problem = row_problem(table, row)
     if problem is not None:
+        # Refused now: every later reader would leave the row out.
         raise RowRefused(f"{row_name(table, row)} cannot be written: {problem}; give another value")
     return dict(row)
 
@@ -167,6 +169,7 @@ def sound_tuples(
 def row_name(table: Table, row: tables.Values) -> str:
     """The name of a row in messages."""
     part = {name: printable(value) for name, value in row.items()}
+    # A query may have read only some of the columns that the template names.
     part = {column.name: part.get(column.name, "?") for column in table.c}
     return NAMES[table.name].format(**part)
 

@@ -104,6 +104,7 @@ class CachedStore(LocalStore):
 
         Files that are intact there or in the cache are not fetched.
         """
+        # An earlier attempt may have been of other files; they would become part of the result.
         for name, path in tree.list_files(directory).items():
             if name not in manifest.files:
                 path.unlink()
@@ -112,6 +113,7 @@ class CachedStore(LocalStore):
             target = directory / name
             if file.sha256 in present and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
+                # A copy, not a link: the caller may write to it, and a link would change the cache.
                 shutil.copyfile(self.local.blobs.path(file.sha256), target)
         self.remote.fetch_files(manifest.files, directory, progress)  # skips files that are already intact
 
@@ -137,6 +139,7 @@ class CachedStore(LocalStore):
         # All contents, not only this draft's: an earlier push of another one may have failed.
         for address in self.local.contents(key):
             self.push(address, draft.progress)
+        # After the push: what the remote store has can be removed from the cache.
         self.cache.shrink()
 
     def push(self, key: str, progress: Progress | None = None) -> None:
@@ -146,6 +149,7 @@ class CachedStore(LocalStore):
 
     def intact(self, key: str) -> bool:
         """Whether the artifact can be read as committed; damaged cached files are fetched on reading."""
+        # The remote copy must be of the same content as the cache's, not just of the same key.
         return self.local.intact(key) or self.remote.has(self.cache.content(key))
 
     def verify(self, key: str) -> list[str]:

@@ -23,6 +23,7 @@ def is_full(exc: BaseException) -> bool:
     """
     if isinstance(exc, OSError) and exc.errno in FULL:
         return True
+    # The only trace of a full disk in an exception of a library in Rust or C++.
     if os.strerror(errno.ENOSPC) in str(exc):
         return True
     cause = exc.__cause__ or exc.__context__
@@ -34,6 +35,7 @@ def free_bytes(path: Path) -> int:
     existing = path.absolute()
     while not existing.exists():
         existing = existing.parent
+    # A store that does not exist yet lies on the disk of its nearest existing parent.
     return shutil.disk_usage(existing).free
 
 
@@ -47,6 +49,7 @@ def allocated_bytes(*roots: Path) -> int:
     sizes = {}
     for path in (path for root in roots for path in root.rglob("*") if path.is_file()):
         stat = path.lstat()
+        # Keyed by inode, so that hard links count once; `st_blocks` is in units of 512 bytes.
         sizes[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
     return sum(sizes.values())
 
@@ -109,6 +112,7 @@ class ReportFullDisk:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A StoreUnusable has its message already, from an inner block that knew more.
         if exc is not None and not isinstance(exc, StoreUnusable) and is_full(exc):
             raise StoreUnusable(self.message()) from exc
 

@@ -45,6 +45,7 @@ def repair(
     Bytes are verified before they replace a file atomically. `source` defaults to the store's own;
     `registered_id` is the store's id in its registry.
     """
+    # One object for all damages: it reads the manifests once to find copies.
     tools = _Tools(store.local, source or store.source(), registered_id)
     for damage in damages:
         with ReportFullDisk(store.root, damage.paths[-1]), ReportUnwritable(store.root):
@@ -123,6 +124,7 @@ class _Copies:
     def _named(self) -> dict[str, list[Path]]:
         """Digest -> files, from every readable manifest, including those in the quarantine."""
         root, paths_of = self._store.root, dict[str, list[Path]]()
+        # A discarded artifact is still a source: its other files may be intact.
         for pattern in (f"objects/??/*/{MANIFEST}", f"quarantine/*/{MANIFEST}"):
             for path in sorted(root.glob(pattern)):
                 try:
@@ -145,6 +147,7 @@ class _Tools:
         """Repair one file under all of its names."""
         if damage.paths[0].startswith(f"{tuning_cache.FOLDER}/"):
             return self._learned(damage)
+        # Set aside rather than removed: enginery did not write it, so somebody may need it.
         if damage.what == FOREIGN:
             return Repair(damage=damage, repaired=True, how=f"set aside as {self._set_aside(damage)}")
         if damage.paths == (STORE,):
@@ -177,6 +180,7 @@ class _Tools:
                 return Repair(damage=damage, repaired=True, how="it is empty")
             if self._source is None:
                 reason = "the store has no other copy, and no source was named"
+            # Hashed here too: a source promises its bytes, but only verified ones may replace a file.
             elif self._source.fetch(record, restored) and _has_content(restored, record):
                 self._put(restored, record, damage)
                 return Repair(damage=damage, repaired=True, how="from the other copy")
@@ -187,6 +191,7 @@ class _Tools:
     def _put(self, restored: Path, record: FileRecord, damage: Damage) -> None:
         """Replace the damaged file under all of its names, by hard links or else by copies."""
         restored.chmod(tree.READ_ONLY)
+        # On disk before the rename: a crash must not leave a name for bytes that were never written.
         tree.sync(restored)
         for place in damage.paths:
             folder, _, rest = place.partition("/")
@@ -197,6 +202,7 @@ class _Tools:
                         self._replace(self._store.root / place, restored)
             else:
                 self._replace(self._store.root / place, restored)
+        # Empty files are never blobs.
         if record.size and not self._store.blobs.path(record.sha256).exists():
             self._store.blobs.add(restored.parent, {restored.name: record}, restored.with_name("aside"), 0)
 
@@ -242,6 +248,7 @@ class _Tools:
             (directory / "text").write_text(text)
             (directory / "text").chmod(tree.READ_ONLY)
             tree.sync(directory / "text")
+            # A rename, so that readers see the old text or the new one, never a part.
             (directory / "text").replace(target)
 
     def _set_aside(self, damage: Damage) -> str:
@@ -273,6 +280,7 @@ def _link_or_copy(path: Path, target: Path) -> None:
     try:
         target.hardlink_to(path)
     except OSError as exc:
+        # Any other error, such as a full disk, would fail the copy too.
         if exc.errno not in UNSHARED:
             raise
         shutil.copyfile(path, target)

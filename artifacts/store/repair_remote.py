@@ -51,6 +51,7 @@ def repair_all(
     """Repair the damages of a local store, or of a remote store and its cache; yield the outcomes."""
     damage_list = list(damages)
     if isinstance(store, CachedStore):
+        # The remote store first: its repair takes bytes from the cache, and the cache's takes them from it.
         remote_damages = [damage for damage in damage_list if isinstance(damage, RemoteDamage)]
         yield from repair_remote(store, remote_damages, source)
     local_damages = [damage for damage in damage_list if not isinstance(damage, RemoteDamage)]
@@ -62,6 +63,7 @@ def give_up(store: LocalStore, damage: Damage) -> list[str]:
     for key in damage.keys:
         address = key
         if isinstance(damage, RemoteDamage) and store.remote is not None:
+            # Read before `discard`, which moves the manifest away.
             manifest = _manifest_or_none(store.remote, key)
             address = manifest.address if manifest else key  # the cache may have it under another name
             store.remote.discard(key)
@@ -77,6 +79,7 @@ def _content(
 ) -> Repair:
     with tempfile.TemporaryDirectory(dir=_temporary_root(store)) as folder:
         for name, source in sources.items():
+            # The sources verify what they fetch, so that a damaged copy never replaces the store's.
             if source.fetch(record, Path(folder, "right")):
                 store.remote.replace(record, Path(folder, "right"))
                 return Repair(damage=damage, repaired=True, how=f"{store.url} has it from {name}")

@@ -68,12 +68,14 @@ def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
 
 def _adopt(store: LocalStore, key: str) -> list[Path]:
     """Share the intact files of one artifact; return the damaged ones."""
+    # Before the files are read: digests of files that change later are not cached.
     root, since_ns = store.path(key), time.time_ns()
     try:
         files = store.manifest(key).files
     except ArtifactCorrupt:
         return [root]
     damaged = tree.misshapen(root, files)
+    # Only files of the right shape are read: one that is missing or a link is damaged already.
     damaged |= tree.differing(
         root, {name: files[name] for name in files if name not in damaged}, store.digests.digests
     )

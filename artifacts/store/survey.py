@@ -68,9 +68,11 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
     for key in key_list:
         scan.artifact(key)
     if keys is None:
+        # After the artifacts: the manifests say which record a content should have.
         scan.whole()
     # Before the reading: a file that is written later than this is not vouched for.
     since_ns = time.time_ns()
+    # One name per inode: all its names have the same bytes, so they are read once.
     digest_of = _read({inode: names[0] for inode, names in scan.names.items()}, scan.size_bytes, progress)
     damages = [
         *scan.damages,
@@ -121,6 +123,7 @@ class _Scan:
         problems = {name: "missing" for name in files if name not in present}
         problems |= {name: FOREIGN for name in present if name not in files}
         for name, record in files.items():
+            # Kept for blobs, whose names are digests without a size.
             self.records[record.sha256] = record
             if name in present and not self._take(present[name], record.sha256):
                 problems[name] = NO_FILE
@@ -197,6 +200,7 @@ def _read(paths: Mapping[Inode, Path], total: int, progress: Progress | None) ->
 
     def counted(num_bytes: int) -> None:
         nonlocal done
+        # Readers count from several threads, and `progress` is not made for that.
         with lock:
             done += num_bytes
             if progress is not None:
@@ -212,4 +216,5 @@ def _read(paths: Mapping[Inode, Path], total: int, progress: Progress | None) ->
         try:
             return dict(zip(paths, pool.map(read, paths.values()), strict=True))
         finally:
+            # After an interruption, files that wait are not read any more.
             pool.shutdown(wait=True, cancel_futures=True)

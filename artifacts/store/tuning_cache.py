@@ -72,6 +72,7 @@ def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: P
         entries = dict(index or {})
         for name, record in files.items():
             content = place / record.sha256
+            # Checked without reading: `offer` hashes the content before a build uses it.
             if entries.get(name) == record and not _file_problem(content, record):
                 continue
             if not _copy_verified(learned / name, record, directory / record.sha256):
@@ -171,6 +172,7 @@ def _index(place: Path) -> dict[str, FileRecord] | None:
         raise ArtifactCorrupt(str(exc).removeprefix(f"{INDEX}: ")) from None
     except ValidationError as exc:
         raise ArtifactCorrupt(f"is sealed but not an index: {exc.errors()[0]['msg']}") from None
+    # The seal holds for a copied index too; only its directory's name differs.
     if index.settings != place.name:
         raise ArtifactCorrupt(f"is the index of {index.settings[:12]}; it was put into the wrong place")
     return index.files
@@ -187,6 +189,7 @@ def _text(place: Path) -> str | None:
     """The text of the index; None where there is none, an error message where it cannot be read."""
     try:
         with _open_plain(place / INDEX) as file:
+            # A bad byte breaks the seal, which gives a better message than a UnicodeDecodeError.
             return file.read(INDEX_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return None
@@ -203,6 +206,7 @@ def _write(place: Path, files: Mapping[str, FileRecord], directory: Path) -> Non
 
 def _tidy(place: Path, files: Mapping[str, FileRecord]) -> None:
     """Remove contents without an entry: replaced ones, and those of builders killed before the index."""
+    # By digest: two names may share one content.
     needed = {record.sha256 for record in files.values()}
     for path in _contents(place):
         if path.name not in needed:
@@ -242,6 +246,7 @@ def _open_plain(path: Path) -> BufferedReader:
 
 
 def _open_no_follow(path: str, flags: int) -> int:
+    # A link could lead out of the store, and opening a pipe would wait for a writer.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 

@@ -57,7 +57,9 @@ def sign(manifest: Manifest, key: PrivateKey, *, by: str) -> Signature:
 
 def accept_signature(bundle: str, manifest: Manifest, public_pem: str, *, by: str) -> Signature:
     """A signature that was made elsewhere; KeyUnusable unless it is by that key and of these files."""
+    # The id is only claimed here; the next line verifies the signature by the given key.
     key_id, _ = read_claims(bundle)
+    # Here the public key is at hand, so a wrong signature is refused before it is stored.
     if not vouching_keys(manifest, [bundle], {key_id: public_pem}):
         raise KeyUnusable(
             f"the signature by {key_id[:16]} is by another key, or of other files than"
@@ -162,6 +164,7 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
     # By parts: "a/b" comes before "a-b/c", unlike in the order of the text.
     names = sorted(manifest.files, key=lambda name: PurePosixPath(name).parts)
     sums = [manifest.files[name].sha256 for name in names]
+    # Over the digests as bytes, in the order of the resources.
     total = hashlib.sha256(b"".join(bytes.fromhex(sum_) for sum_ in sums)).hexdigest()
     top_names = {name.partition("/")[0] for name in names}
     return {

@@ -69,6 +69,7 @@ def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
         raise ValueError(
             f"no field of {kinds}; there is {_names(present)}; name one in 'column' or 'columns'"
         )
+    # A silent choice could calibrate on the wrong column.
     if len(fitting) > 1:
         first, second = (_names(row[1].values()) for row in fitting[:2])
         raise ValueError(f"both {first} and {second} are there; choose with 'column' or 'columns'")
@@ -84,6 +85,7 @@ def widen(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
         for role, name in candidates.items()
         if role in OPTIONAL and role not in shape.columns and name in row
     }
+    # The same object where nothing is new: this runs for every row.
     return replace(shape, columns={**shape.columns, **added}) if added else shape
 
 
@@ -99,6 +101,7 @@ def content(shape: Shape, row: Fields) -> Content:
         return chat(labels["messages"], messages, chats.tools(labels.get("tools", ""), values.get("tools")))
     if "prompt" in values:
         return _exchange(labels, values)
+    # `column` in a recipe may name messages: a list is a chat.
     if isinstance(values["text"], list):
         return chat(labels["text"], values["text"])
     return text(labels["text"], values["text"])

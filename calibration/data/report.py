@@ -72,6 +72,7 @@ def longest_share(samples: Sequence[TokenRow], packed: Packed) -> LongestShare:
     """The row with the most tokens in the sequences, and its share of them."""
     remaining, most = packed.row_tokens, (0, "")
     for row in samples:
+        # Rows fill the sequences in order, so the last ones may count in part or not at all.
         most = max(most, (min(remaining, len(row.token_ids)), row.place), key=lambda entry: entry[0])
         remaining -= min(remaining, len(row.token_ids))
     return {"place": most[1], "share": round(most[0] / packed.row_tokens, 6)}
@@ -102,6 +103,7 @@ def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> SpecialTokens
         "counts": {names[index]: counts[index] for index in names if counts[index]},
         "bos": reader.prefix_text or None,
         "bos_missing": sum(not begins(start, reader.prefix) for start in starts),
+        # An empty prefix would begin every sample.
         "bos_doubled": sum(begins(start, 2 * reader.prefix) for start in starts) if reader.prefix else 0,
     }
 

@@ -137,6 +137,7 @@ def _bars(histogram: Mapping[str, int]) -> str:
     height = len(histogram) * (BAR + GAP)
     parts = [f'<svg role="img" width="100%" viewBox="0 0 {LABEL + LONGEST + 70} {height}">']
     for number, (label, count) in enumerate(histogram.items()):
+        # At least one pixel, so that a rare length is still seen.
         y, width = number * (BAR + GAP), max(1, round(LONGEST * count / top))
         parts.append(
             f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(label)}</text>'

@@ -56,6 +56,7 @@ class Scan:
         while position < len(picks):
             owner, run = self.owners[picks[position]], [picks[position]]
             while position + len(run) < len(picks) and self.owners[picks[position + len(run)]] == owner:
+                # Picks of one file are read in one call, which opens the file once.
                 run.append(picks[position + len(run)])
             yield from self._read(self.files[owner], run)
             position += len(run)
@@ -95,6 +96,7 @@ def scan(
     complete = True
     for number, file in enumerate(files):
         checker.look_at(file)
+        # Not `and`, which would skip the files after the first incomplete one.
         complete &= checker.check(number, file, budget_bytes, progress)
     checker.judge()
     if checker.shape is None or not checker.positions:
@@ -134,12 +136,14 @@ class _Checker:
     def check(self, number: int, file: RowFile, budget_bytes: int | None, progress: Progress) -> bool:
         """Check a file's rows; return whether all of them were read."""
         unit = "bytes scanned" if file.unit == "line" else "rows scanned"
+        # Without a header the columns are known only row by row, and every row has its own.
         columns = list(self.shape.columns.values()) if self.shape else []
         extent = file.extent
         for count, row in enumerate(file.rows(columns)):
             if budget_bytes is not None and row.position >= budget_bytes:
                 return False
             if count % TICK_ROWS == 0:
+                # Rarely: a report per row would cost more than the check of the row.
                 progress(row.position, extent, unit)
             self.take(number, file, row)
         return True
@@ -153,6 +157,7 @@ class _Checker:
                 self.problems.append(f"{place(file, row.line)}: {exc}")
             place_ = f"{file.path.name}:{row.line}"
             self.skipped.append(f"{place_}: {exc}")
+            # Ends a hopeless scan: the message shows no more problems than these.
             if len(self.skipped) >= self.allowed + MAX_PROBLEMS:
                 self.judge()
             return
@@ -165,6 +170,7 @@ class _Checker:
             raise row.fields
         shape = widen(self.shape or choose(self.roles, row.fields), self.roles, row.fields)
         content_ = content(shape, row.fields)
+        # Only after the row proved valid: a bad row must not widen the columns.
         self.shape = shape
         return content_
 

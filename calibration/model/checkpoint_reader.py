@@ -37,6 +37,7 @@ class Source:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the model's weights, as config.json says it."""
+        # `dtype` is the newer name of the field, `torch_dtype` the older one.
         return MODEL_DTYPES[self.config.get("dtype") or self.config["torch_dtype"]]
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -60,6 +61,7 @@ class Source:
         """Raises CheckpointError that names the file and a tensor that holds NaN or infinities."""
         if not tensor.is_floating_point() or not tensor.numel():
             return
+        # Both are NaN if any element is, so two values decide for the whole tensor.
         low, high = tensor.aminmax()
         if torch.isfinite(low) and torch.isfinite(high):
             return
@@ -72,6 +74,7 @@ class Source:
 
 def read_header(handle: BinaryIO) -> tuple[int, dict[str, TensorEntry]]:
     """Offset of the data in an open safetensors file, and its entries by tensor name."""
+    # The format begins with the header's length as eight little-endian bytes.
     size = int.from_bytes(handle.read(8), "little")
     entries: dict[str, TensorEntry] = json.loads(handle.read(size))
     return 8 + size, entries
@@ -82,6 +85,7 @@ def _read(handle: BinaryIO, start: int, entry: TensorEntry) -> torch.Tensor:
     begin, end = entry["data_offsets"]
     data = torch.empty(end - begin, dtype=torch.uint8)
     handle.seek(start + begin)
+    # Read into the tensor's own memory, without a copy through bytes.
     if handle.readinto(data.numpy()) < len(data):  # type: ignore[attr-defined]
         raise CheckpointError(f"{handle.name}: the file became shorter while it was read; get it again")
     return data.view(TYPES[entry["dtype"]]).reshape(entry["shape"])
@@ -95,4 +99,5 @@ def _files(root: Path) -> dict[str, str]:
             return dict.fromkeys(handle.keys(), whole.name)
     index = root / "model.safetensors.index.json"
     files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    # By file, so that a pass over the tensors opens each file once.
     return dict(sorted(files.items(), key=lambda item: item[1]))

@@ -149,6 +149,7 @@ class Layout:
             Group(
                 tuple(f"model.layers.{layer}.{block}.{name}" for name in names),
                 f"model.layers.{layer}.{norm}",
+                # All experts read one norm's output, so no expert's own factors can be folded into it.
                 folds=self.kind.folds and len(names) > 1 and not self.in_experts(f".{block}."),
             )
             for layer in range(self.num_layers)
@@ -175,6 +176,7 @@ class Layout:
         return tuple(
             tuple(f"model.layers.{layer}.{expert}.{name}" for expert in self._experts() for name in names)
             for layer in range(self.num_layers)
+            # Gate and up read the same input and share its scale; down reads another one.
             for names in ((gate, up), (down,))
         )
 
@@ -220,6 +222,7 @@ def attention(config: Mapping[str, Any]) -> str:
     """The attention implementation of transformers for the model: its fast one ignores soft caps."""
     kind = KINDS.get(config.get("model_type", ""), LLAMA)
     capped = (
+        # An explicit null turns the cap off, a missing field means the default.
         config["attn_logit_softcapping"] is not None if "attn_logit_softcapping" in config else kind.capped
     )
     return "eager" if capped else "sdpa"

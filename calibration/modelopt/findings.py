@@ -52,6 +52,7 @@ def find(model: Any, precision: Precision, maxima: Maxima, alpha: float) -> Find
             module=name, intended=SOURCE if reason else fmt.name, actual=actual, reason=reason
         )
         if actual == fmt.name:
+            # Only where the settings are as intended; `require` below reports all the others at once.
             measurements[name] = measured(name, module, fmt, maxima.get(name), alpha)
     require(tuple(linears.values()))
     return Findings(
@@ -123,6 +124,7 @@ def measured(name: str, linear: Any, fmt: Format, maxima_I: torch.Tensor | None,
 
 
 def _cpu(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    # A clone: on a CPU, `cpu()` returns the quantizer's own tensor, not a copy.
     return None if tensor is None else tensor.detach().cpu().clone()
 
 
@@ -139,8 +141,10 @@ def _smoothing(name: str, linear: Any, maxima_I: torch.Tensor | None, alpha: flo
     elif search.best_scale is None:
         raise QuantizationIncomplete(f"{name}: no calibration token reached it; give more varied data")
     else:
+        # ModelOpt's scale divides the inputs; the factors here multiply them.
         factors_I = (1.0 / search.best_scale).float().cpu()
     rounded_I = linear.input_quantizer.pre_quant_scale.cpu()
+    # Compared exactly: any difference means that the formula above is not this ModelOpt's.
     if not torch.equal(factors_I.to(rounded_I.dtype), rounded_I):
         raise QuantizationIncomplete(
             f"{name}: its smoothing factors do not round to ModelOpt's own; this ModelOpt is not supported"

@@ -119,6 +119,7 @@ def quantization_block(
     A single algorithm is listed once, with the excluded modules; several are listed per linear.
     """
     layers = {name: layer_block(fmt) for name, fmt in formats.items()}
+    # Layers of one algorithm have equal entries, so one of them speaks for all.
     kinds = {layer["quant_algo"]: layer for layer in layers.values()}
     kv_algorithm = KV_ALGORITHMS[kv_type]
     block: QuantizationBlock
@@ -144,6 +145,7 @@ def _pattern(name: str, quantized: Sequence[str]) -> str:
     parts = name.split(".")
     for count in range(1, len(parts)):
         prefix = ".".join(parts[:count])
+        # `prefix*` also matches longer names, so it must not be the beginning of any quantized one.
         if not any(other.startswith(prefix) for other in quantized):
             return f"{prefix}*"
         if not any(f"{other}.".startswith(f"{prefix}.") for other in quantized):

@@ -116,6 +116,7 @@ def units(linears: Sequence[LinearValues], together: Sequence[tuple[str, ...]]) 
     """
     by_name = {linear["module"]: linear for linear in linears}
     unit_of = {name: names for names in together for name in names}
+    # A dict keeps the order of the first linears and drops the repetitions of a group.
     groups = dict.fromkeys(unit_of.get(name, (name,)) for name in by_name)
     return [_unit([by_name[name] for name in names if name in by_name]) for names in groups]
 
@@ -125,6 +126,7 @@ def _unit(linears: Sequence[LinearValues]) -> Unit:
     common = [name for name in linears[0]["errors"] if all(name in linear["errors"] for linear in linears)]
     return Unit(
         linears=tuple(linear["module"] for linear in linears),
+        # Exactly rounded sums, which do not depend on the order of the linears.
         errors={name: math.fsum(linear["errors"][name] for linear in linears) for name in common},
         sizes={name: sum(linear["bytes"][name] for linear in linears) for name in common},
     )
@@ -137,6 +139,7 @@ def widers(name: str) -> list[str]:
 
 def bargains(all_units: Sequence[Unit], name: str, wider: str) -> list[Unit]:
     """Units with a smaller error at the wider format, the largest reduction per added byte first."""
+    # A unit that one of the formats does not fit has no error to compare.
     comparable = [unit for unit in all_units if {name, wider} <= unit.errors.keys()]
     improving = [unit for unit in comparable if unit.errors[name] > unit.errors[wider]]
 
@@ -160,10 +163,12 @@ def propose(
     fitting = [unit for unit in all_units if name in unit.errors]
     total = math.fsum(unit.errors[name] for unit in fitting)
     if gain is None:
+        # Rounded up: a small model gets at least one.
         count = math.ceil(KEPT_SHARE * len(fitting)) if keep is None else keep
     else:
         count = _units_for_error(ordered, name, wider, gain * total)
     chosen = tuple(ordered[:count])
+    # Not a choice: blocks that do not fit leave only the wider format.
     forced = tuple(unit for unit in all_units if name not in unit.errors)
     return Proposal(
         format=name,

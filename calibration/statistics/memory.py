@@ -12,6 +12,7 @@ from calibration.statistics.budget import CONTEXT_BYTES, Budget, Sizes, gpu_byte
 
 def sizes_of(config: Any, dtype: torch.dtype, seq_len: int) -> Sizes:
     """The sizes of one decoder layer, from a transformers configuration."""
+    # Some models have heads that are wider or narrower than this quotient.
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Sizes(
         hidden_size=config.hidden_size,
@@ -54,6 +55,7 @@ class Caps:
     def hold(self, size: int) -> bool:
         """Reserve GPU memory for the whole pass if it fits below the cap; return whether it does."""
         fits = self.gpu_predicted > 0 and self.gpu_predicted + size <= self.budget.gpu_bytes
+        # Counted at once, so that a second call sees what the first one took.
         self.gpu_predicted += size if fits else 0
         return fits
 
@@ -87,6 +89,7 @@ class Caps:
             peaks["gpu"] = {
                 "declared": self.budget.gpu_bytes,
                 "predicted": self.gpu_predicted,
+                # Reserved, not allocated: the cap applies to what the allocator takes from the device.
                 "measured": torch.cuda.max_memory_reserved(device) + CONTEXT_BYTES,
             }
         return peaks
@@ -95,4 +98,5 @@ class Caps:
 def peak_host_bytes() -> int:
     """High-water mark of this process's resident memory."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
+    # The kernel counts in KiB.
     return int(status.partition("VmHWM:")[2].split()[0]) << 10

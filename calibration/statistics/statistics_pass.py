@@ -44,12 +44,15 @@ def build(job: StatisticsJob, progress: Progress) -> None:
     seq_len = batches[0].tokens_BT.shape[1]
     sizes = sizes_of(skeleton.config, skeleton.dtype, seq_len)
     caps = Caps(places.memory, sizes, len(batches[0].tokens_BT) * seq_len, search=search)
+    # Before weights and hidden states are loaded, so that the cap holds for them.
     caps.impose(device)
     partial, damage = Partial.open(places.resume, identity(job, _versions()))
+    # One by one: the last batch may have fewer sequences.
     shapes = [(*batch.tokens_BT.shape, sizes.hidden_size) for batch in batches]
     hidden_bytes = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
     hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(hidden_bytes))
     unfinished = len(partial.layers) < len(skeleton.layers)
+    # Finished layers need no hidden states, so only an unfinished pass has to take them up.
     if partial.has_inputs and unfinished and not hidden.take_up(len(partial.layers)):
         damage = partial.discard("hidden states are incomplete")
     reader = Reader(extents(source), device)
@@ -66,9 +69,11 @@ def build(job: StatisticsJob, progress: Progress) -> None:
     resumed, started = len(partial.layers), time.monotonic()
     try:
         sweep.run(caps.check)
+    # The allocator refuses at the cap, so the message must name the cap's setting.
     except torch.OutOfMemoryError as exc:
         raise caps.exceeded(exc) from exc
     finally:
+        # Threads end also after an error: otherwise the process would wait for their reads.
         reader.close()
         hidden.close()
     seconds = time.monotonic() - started
@@ -130,6 +135,7 @@ def _report(params: StatisticsParams, sweep: Sweep, run: _Run) -> StatisticsRepo
         "batch_size": params.batch_size,
         "device": torch.cuda.get_device_name() if params.device == "cuda" else "cpu",
         "seconds": round(run.seconds, 3),
+        # Resumed layers cost this run nothing, so they do not count towards its speed.
         "tokens_per_s": round(sweep.num_tokens * num_run / len(layers) / max(run.seconds, 1e-9), 1),
         "layer_seconds": [round(layer["seconds"], 4) for layer in layers],
         "layers_resumed": run.resumed,

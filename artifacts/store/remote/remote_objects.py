@@ -49,6 +49,7 @@ class Objects:
         with self._translate_errors("reading", path):
             try:
                 result = obstore.get(self.handle, path)
+                # Checked before the body is read: a wrong object must not fill the memory.
                 require_short(f"{self.place.url}/{path}", result.meta["size"])
                 return bytes(result.bytes())
             except FileNotFoundError as exc:
