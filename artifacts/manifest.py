@@ -76,6 +76,7 @@ def check_names(names: Iterable[str]) -> None:
             raise ValueError(f"file names {twin!r} and {name!r} differ only by case; rename one of them")
     for name in name_of.values():
         for parent in list(PurePosixPath(name).parents)[:-1]:
+            # One path cannot be a file and a directory, in any spelling that a file system takes as equal.
             if fold(str(parent)) in name_of:
                 raise ValueError(f"{name_of[fold(str(parent))]!r} is a file and a directory of {name!r}")
 
@@ -251,6 +252,7 @@ def seal(values: dict[str, Any]) -> str:
 
 def unseal(text: str, place: str) -> dict[str, Any]:
     """The object that `seal` wrote; any changed byte is an ArtifactCorrupt that names `place`."""
+    # The last one: a value inside may contain the same text.
     body, _, tail = text.rpartition(SEAL)
     if tail != f'{_sealed(body)}"\n}}\n':
         raise ArtifactCorrupt(f"{place}: does not match its seal; it was changed after it was written")

@@ -191,6 +191,7 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """The parts of a reference; NotFound, with the three forms, for any other text."""
+    # Nine digits at most: the number stays within the database's integers.
     match = re.fullmatch(r"([^@:\s]+)(?:@([^@:\s]+)|:(\d{1,9}))?", text)
     if match is None:
         raise NotFound(f"{text!r} is not a reference to a version; write NAME, NAME@ALIAS or NAME:NUMBER")

@@ -92,6 +92,7 @@ class Data(Frozen):
         """Content -> column, from the recipe; empty where the usual names decide."""
         if self.columns is not None:
             return self.columns.model_dump(exclude_none=True)
+        # Under `text` even for messages: readers take a list in this column as a chat.
         return {} if self.column == "auto" else {"text": self.column}
 
     @model_validator(mode="after")

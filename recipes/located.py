@@ -51,6 +51,7 @@ def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
 
 def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
     """The document as values; RecipeError for duplicate keys and for text that is not valid Unicode."""
+    # On the tree: in the values, a repeated key would have replaced the first one.
     problems = [*_repeated_keys(root), *_halves(root)]
     if problems:
         raise RecipeError(file, problems)
@@ -116,6 +117,7 @@ class _ErrorFormatter:
         """One error per place: a union reports one per member, a container repeats those of its items."""
         error_at: dict[Loc, ErrorDetails] = {}
         for error in errors:
+            # The first error of a place stays; the union's other members only repeat it.
             error_at.setdefault(_location(error, self.document), error)
         parents = {loc[:cut] for loc in error_at for cut in range(len(loc))}
         return [
@@ -225,6 +227,7 @@ def place(root: yaml.Node, loc: Loc) -> str:
 def _child(node: yaml.Node, part: int | str) -> tuple[yaml.Node, yaml.Mark] | None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            # By text: the tree holds scalars before they are converted.
             if key.value == str(part):
                 return value, key.start_mark
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):

@@ -82,6 +82,7 @@ def _spelling(value: Any) -> str | None:
     """The tag of the union member for a value; None for neither."""
     if isinstance(value, str):
         return "str"
+    # A model too: the value may have been parsed already.
     return "MixedFormat" if isinstance(value, dict | MixedFormat) else None
 
 

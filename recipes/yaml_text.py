@@ -93,6 +93,7 @@ class Loader(yaml.SafeLoader):
     def _extent(self, event: yaml.Event, node: yaml.Node) -> tuple[int, int]:
         """Number of nodes and depth of a composed node; an alias to an unfinished node contains itself."""
         if isinstance(event, yaml.AliasEvent):
+            # The extent is stored when a node is complete, so an unknown one is still open: a cycle.
             if id(node) not in self.extents:
                 raise _error(event, f"*{event.anchor} contains itself; write it without the recursion")
             return self.extents[id(node)]
@@ -180,6 +181,7 @@ def format_error(error: yaml.YAMLError) -> str:
 
 def _check_keys(node: yaml.Node, seen: set[int]) -> None:
     """Raise a ConstructorError for keys that are not text, which JSON cannot represent."""
+    # Aliases are one node: without `seen`, a few of them could be visited billions of times.
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return
     seen.add(id(node))

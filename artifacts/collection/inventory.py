@@ -140,6 +140,7 @@ def _artifact(folder: Path, blobs: tuple[str, ...], now_s: float) -> Artifact:
         kind=kind,
         inputs=inputs_of(step),
         blobs=blobs,
+        # Never negative: a time in the future, by a wrong clock, counts as just used.
         age_s=max(0.0, now_s - max(mtimes, default=now_s)),
         params=params_of(step),
         content=content,
@@ -186,6 +187,7 @@ def _litter(root: Path, artifacts: Mapping[str, Artifact], now_s: float) -> Iter
 
 def _litter_entry(root: Path, path: Path, age_s: float, owners: tuple[str, ...] = ()) -> Litter:
     place = path.relative_to(root)
+    # Files with further links free nothing when this name is removed.
     size = sum(stat.st_size for _, stat in _files(path) if stat.st_nlink == 1)
     return Litter(kind=place.parts[0], place=place.as_posix(), size_bytes=size, age_s=age_s, owners=owners)
 

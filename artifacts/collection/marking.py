@@ -110,7 +110,6 @@ def mark(
     leased = {
         key_of(key): UNCLEAR if claim.what == UNCLEAR else LEASED for claim in claims for key in claim.keys
     }
-    # Roots first, then what they were built from: an artifact that is neither can go.
     reason_of = _with_inputs(inventory, _roots(inventory, retained_versions, leased, policy), leased, policy)
     kept_by_key = _by_key(inventory.artifacts[name] for name in reason_of)
     removed_versions = [
@@ -208,7 +207,6 @@ def _roots(
     }
     roots: dict[str, str] = {}
     for name, artifact in inventory.artifacts.items():
-        # The order of these branches decides which reason a plan shows.
         if any(map(artifact.may_be, of_key[artifact.base])):
             roots[name] = PUBLISHED
         elif artifact.base in leased:

@@ -94,6 +94,7 @@ def _accuracy(
         if not comparable:
             reason = "scored on other text, or against another source checkpoint"
             yield Measured(name, words, left, right, "unsure", reason)
+        # Intervals included: equal values with other intervals are compared below.
         elif left == right:
             yield Measured(name, words, left, right, "same", "", change)
         elif change is None or change.low is None or change.high is None:

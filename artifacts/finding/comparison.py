@@ -112,7 +112,6 @@ def _gist(metrics: tuple[Measured, ...]) -> str:
 
 def _share(measured: Measured) -> str:
     before, after = measured.before.value, measured.after.value
-    # A share of zero or of a negative value has no meaning.
     if before <= 0 or before == after:
         return ""
     ratio = after / before

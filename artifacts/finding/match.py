@@ -67,7 +67,6 @@ def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "
     for record in records:
         reasons, value = judge.reasons(record), record.metric(metric)
         score = inf if value is None else sign * value
-        # No reasons sort first, then the rank; of equal ones the newest comes first.
         ranked.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
     # Without the match, which cannot be compared where all else is equal.
     ranked.sort(key=itemgetter(0, 1, 2, 3))

@@ -121,7 +121,6 @@ def check_scheme(url: str) -> str:
 def _require_no_secret(url: str) -> None:
     """Raise a SubscriptionRefused, which does not show the URL, if it contains a secret."""
     parts = urlsplit(check_scheme(url))
-    # By the parameter's name: its value may look like anything.
     parameters = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     secret = next((name for name in parameters if SECRET_WORDS.search(name)), None)
     place = (

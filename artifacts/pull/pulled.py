@@ -89,7 +89,6 @@ def verify_pulled(
     for name in (VERSION, MANIFEST):
         if not (directory / name).is_file():
             return [f"{name}: missing; {directory} is not a pulled version, or lost it"]
-        # A bad byte becomes a replacement character, which breaks the seal below.
         texts[name] = (directory / name).read_bytes().decode(errors="replace")
     try:
         manifest = read_manifest(texts[MANIFEST], MANIFEST)

@@ -130,6 +130,7 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
     collected = set(
         db.scalars(select(table.c.number).where(table.c.name == name, table.c.collected_at.is_not(None)))
     )
+    # An alias may have been promoted to its present version twice; that is no step back.
     back = [number for number in path[:-1] if number != was and number not in collected]
     if not back or (to is not None and to not in back):
         reachable = ", ".join(map(str, dict.fromkeys(back))) or "no other"
@@ -145,6 +146,7 @@ def _point_alias(db: Connection, name: str, alias: str, number: int) -> None:
     values = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
     row = seals.sealed(table, {"name": name, "alias": alias, **values})
     this_alias = (table.c.name == name) & (table.c.alias == alias)
+    # The caller holds the name's turn, so nobody inserts the row in between.
     if db.execute(update(table).where(this_alias).values(**row)).rowcount == 0:
         # Only a new alias can differ from an existing one by case.
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))

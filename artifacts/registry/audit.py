@@ -131,6 +131,7 @@ class _Audit:
 
     def table(self, db: Connection, table: Table) -> None:
         """Check the values and the seal of every row of a table."""
+        # Streamed: the recipes of a large registry do not fit into memory.
         query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
         for row in db.execute(query):
             self.rows += 1
@@ -195,6 +196,7 @@ class _Audit:
             missing = (number for number in range(1, last + 1) if number not in numbers)
             for number in islice(missing, MOST_SAID):
                 self.note(f"{rows.printable(name)}:{number}", f"is missing: {last} versions were published")
+            # An odd row may have any value as its number.
             beyond = sorted(version for version in numbers if isinstance(version, int) and version > last)
             for number in beyond[:MOST_SAID]:
                 self.note(f"{rows.printable(name)}:{number}", f"exists, but the last number was {last}")

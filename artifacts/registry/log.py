@@ -80,7 +80,6 @@ def _next(db: Connection) -> int:
         sequence = func.pg_get_serial_sequence(tables.log.name, tables.log.c.seq.name)
         number: int = db.execute(select(func.nextval(sequence))).scalar_one()
         return number
-    # Without a race: SQLite has one writer at a time.
     last: int | None = db.scalar(select(func.max(tables.log.c.seq)))
     return (last or 0) + 1
 

@@ -173,7 +173,6 @@ def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
     events = rows.read_values(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
     alias_events = [event for event in events if event.detail["alias"] == alias]
     numbers = [event.detail["number" if event.kind == "refused" else "now"] for event in alias_events]
-    # Newest first: the first event is the latest one of the alias.
     return number not in numbers or (alias_events[0].kind == "refused" and numbers[0] == number)
 
 

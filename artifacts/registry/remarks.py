@@ -108,6 +108,7 @@ def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     now = log.known_moment(db) if granted else log.moment(db)
     signed: defaultdict[Named, list[Signature]] = defaultdict(list)
     version, signature = tables.version.c, tables.signature
+    # One signature may belong to several versions, which have the same content.
     joined = select(signature, version.name, version.number).join(
         signature, signature.c.manifest_digest == version.manifest_digest
     )
@@ -128,5 +129,6 @@ def _rows_of(columns: Any, versions: Collection[Named]) -> ColumnElement[bool]:
     if len(versions) > AT_ONCE:
         return true()
     names, numbers = {name for name, _ in versions}, {number for _, number in versions}
+    # Too many rows do no harm: the caller picks by the pair.
     condition: ColumnElement[bool] = columns.name.in_(names) & columns.number.in_(numbers)
     return condition

@@ -75,6 +75,7 @@ class Retention:
     @property
     def keys(self) -> tuple[str, ...] | None:
         """Keys that versions with odd rows name; None where those of one are unknown."""
+        # Any artifact may then be the one, so nothing may be removed.
         if any(row.keys is None for row in self.unclear):
             return None
         return tuple(dict.fromkeys(key for row in self.unclear for key in row.keys or ()))

@@ -33,6 +33,7 @@ series = Table(
     "series",
     METADATA,
     Column("name", String(200), primary_key=True),
+    # Unique below: a race between two spellings of one name ends here.
     Column("folded", String(200), nullable=False),
     Column("last", Integer, nullable=False),
     UniqueConstraint("folded", name="series_folded_key"),
@@ -79,6 +80,7 @@ version = Table(
     Column("published_by", String(200), nullable=False),
     Column("collected_at", String(32)),
     Column("seal", String(64)),
+    # Two publications of one version cannot both be inserted, whatever the checks before.
     UniqueConstraint("name", "identity"),
     ForeignKeyConstraint(["name"], ["series.name"]),
     ForeignKeyConstraint(["facts_id"], ["facts.id"], name="version_facts_id_fkey"),
@@ -94,6 +96,7 @@ metric = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("metric", String(200), primary_key=True),
     Column("position", Integer, nullable=False),
+    # 53 bits: as precise as Python's own floats.
     Column("value", Float(53), nullable=False),
     Column("low", Float(53)),
     Column("high", Float(53)),
@@ -200,6 +203,7 @@ delivery = Table(
     Column("subscription", Integer, primary_key=True, autoincrement=False),
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("attempts", Integer, nullable=False),
+    # NULL once there is no further attempt.
     Column("next_at", String(32)),
     Column("done_at", String(32)),
     Column("problem", Text),

@@ -67,9 +67,11 @@ def _policy_set(detail: PolicyDetail) -> str:
 
 def describe_rule(value: RuleValue) -> str:
     """The requirement of a rule, from its JSON value; public keys as the beginning of their digest."""
+    # `is`: 1 equals True, and is a number of days.
     if value is True:
         return "yes"
     if isinstance(value, list):
+        # Only a key in PEM has line ends; other lists hold verdicts.
         return " or ".join(f"key {of_json(key)[:12]}" if "\n" in key else key for key in value)
     if isinstance(value, dict):
         signs = {"min": ">=", "max": "<="}

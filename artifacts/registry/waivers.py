@@ -83,7 +83,6 @@ def grant(db: Connection, request: Request) -> Waiver:
     row = {
         **asdict(request),
         "reason": request.reason.strip(),
-        # In one zone, like every other time of the registry.
         "until": request.until.astimezone(now.tzinfo).isoformat(),
         "granted_at": now.isoformat(),
         "granted_by": whoami(),

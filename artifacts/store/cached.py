@@ -139,7 +139,6 @@ class CachedStore(LocalStore):
         # All contents, not only this draft's: an earlier push of another one may have failed.
         for address in self.local.contents(key):
             self.push(address, draft.progress)
-        # After the push: what the remote store has can be removed from the cache.
         self.cache.shrink()
 
     def push(self, key: str, progress: Progress | None = None) -> None:

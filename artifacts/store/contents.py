@@ -28,6 +28,7 @@ class Contents(Holding):
         if content is None:
             return first if (first / MANIFEST).is_file() else next(iter(self._further(base)), first)
         exact = self.slot(key)
+        # A further content has a directory of its own; the first one lies under the key alone.
         return exact if exact.is_dir() or not self._may_hold(first, content) else first
 
     def slot(self, name: str) -> Path:
@@ -82,6 +83,7 @@ class Contents(Holding):
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(absent(name, str(self.root), self.contents(key))) from None
         manifest = read_manifest(text, str(path))
+        # A valid seal says nothing about the place: a copied directory has one too.
         if manifest.key != key or content not in (None, manifest.digest):
             raise ArtifactCorrupt(
                 f"{path}: is the manifest of {manifest.address}; it was put into the wrong place"

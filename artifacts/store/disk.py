@@ -23,7 +23,6 @@ def is_full(exc: BaseException) -> bool:
     """
     if isinstance(exc, OSError) and exc.errno in FULL:
         return True
-    # The only trace of a full disk in an exception of a library in Rust or C++.
     if os.strerror(errno.ENOSPC) in str(exc):
         return True
     cause = exc.__cause__ or exc.__context__

@@ -103,6 +103,7 @@ class Holding:
         The lock ends with the block or with the process. After acquiring it, check again whether the key was
         committed meanwhile. StoreBusy where another process holds it longer than `patience_s`.
         """
+        # One lock for all contents of a key: a build cannot know its content beforehand.
         path = self.root / "locks" / f"{parse_address(key)[0]}.lock"
         self.make_room()
         with ReportFullDisk(self.root, "a lock file"), ReportUnwritable(self.root):

@@ -202,7 +202,6 @@ class _Tools:
                         self._replace(self._store.root / place, restored)
             else:
                 self._replace(self._store.root / place, restored)
-        # Empty files are never blobs.
         if record.size and not self._store.blobs.path(record.sha256).exists():
             self._store.blobs.add(restored.parent, {restored.name: record}, restored.with_name("aside"), 0)
 
@@ -248,7 +247,6 @@ class _Tools:
             (directory / "text").write_text(text)
             (directory / "text").chmod(tree.READ_ONLY)
             tree.sync(directory / "text")
-            # A rename, so that readers see the old text or the new one, never a part.
             (directory / "text").replace(target)
 
     def _set_aside(self, damage: Damage) -> str:

@@ -141,6 +141,7 @@ def _dead(claim: Path) -> bool:
     except FileNotFoundError:
         return not any(claim.iterdir())
     try:
+        # A lock that can be taken has no living owner; closing the handle gives it back.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

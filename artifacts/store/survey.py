@@ -68,7 +68,6 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
     for key in key_list:
         scan.artifact(key)
     if keys is None:
-        # After the artifacts: the manifests say which record a content should have.
         scan.whole()
     # Before the reading: a file that is written later than this is not vouched for.
     since_ns = time.time_ns()
@@ -123,7 +122,7 @@ class _Scan:
         problems = {name: "missing" for name in files if name not in present}
         problems |= {name: FOREIGN for name in present if name not in files}
         for name, record in files.items():
-            # Kept for blobs, whose names are digests without a size.
+            # Kept for the blobs: their names are digests only, and a damage needs the whole record.
             self.records[record.sha256] = record
             if name in present and not self._take(present[name], record.sha256):
                 problems[name] = NO_FILE
@@ -200,7 +199,7 @@ def _read(paths: Mapping[Inode, Path], total: int, progress: Progress | None) ->
 
     def counted(num_bytes: int) -> None:
         nonlocal done
-        # Readers count from several threads, and `progress` is not made for that.
+        # Several threads count at once: without the lock, the sum could lose some of them.
         with lock:
             done += num_bytes
             if progress is not None:
@@ -216,5 +215,4 @@ def _read(paths: Mapping[Inode, Path], total: int, progress: Progress | None) ->
         try:
             return dict(zip(paths, pool.map(read, paths.values()), strict=True))
         finally:
-            # After an interruption, files that wait are not read any more.
             pool.shutdown(wait=True, cancel_futures=True)

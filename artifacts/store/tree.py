@@ -55,6 +55,7 @@ def sync_all(root: Path) -> None:
     for folder, _, names in os.walk(root):
         for name in names:
             sync(Path(folder, name))
+        # The directory's entries too: a file's bytes are lost if its name is.
         sync(Path(folder))
 
 

@@ -77,6 +77,7 @@ def unwrap(payload: bytes, payload_type: str, signatures: list[bytes], public_pe
 
 def _private(pem: bytes, passphrase: str) -> ec.EllipticCurvePrivateKey:
     try:
+        # None, since the library takes an empty passphrase as one that was given.
         key = load_pem_private_key(pem, passphrase.encode() or None)
     except TypeError:  # the library's error for a missing or superfluous passphrase
         problem = (

@@ -143,5 +143,4 @@ def _identifier(licence: str, card: Card) -> str:
         name = card.get("license_name")
         text = name.strip().lower() if isinstance(name, str) and name.strip() else text
     spdx = SPDX.get(text)
-    # Only letters, digits, `.` and `-` are kept: the text becomes part of an SPDX identifier.
     return spdx or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")

@@ -82,7 +82,6 @@ def accompany(
         # The artifact's own file counts: it is in the manifest.
         if name.partition("/")[0] in top_names:
             continue
-        # Encoded once: the digest is of exactly the bytes that are written.
         target, content = directory / name, text.encode()
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content)

@@ -164,7 +164,6 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
     # By parts: "a/b" comes before "a-b/c", unlike in the order of the text.
     names = sorted(manifest.files, key=lambda name: PurePosixPath(name).parts)
     sums = [manifest.files[name].sha256 for name in names]
-    # Over the digests as bytes, in the order of the resources.
     total = hashlib.sha256(b"".join(bytes.fromhex(sum_) for sum_ in sums)).hexdigest()
     top_names = {name.partition("/")[0] for name in names}
     return {

@@ -44,6 +44,7 @@ def chat(column: str, value: Any, tools: tuple[Any, ...] = ()) -> Chat:
         raise ValueError(f"{column} is an empty list; give at least one message")
     decoded_messages = [_message(column, number, message) for number, message in enumerate(value, start=1)]
     messages = tuple(message for message, _ in decoded_messages)
+    # Single messages may be empty, as in calls of tools; a chat without any text measures nothing.
     if not any(map(message_text, messages)):
         raise ValueError(f"{column}: every message is empty; give text or drop the row")
     return Chat(messages, tools, any(decoded for _, decoded in decoded_messages))
@@ -83,6 +84,7 @@ def message_text(message: Mapping[str, Any]) -> str:
     for call in message.get("tool_calls", ()):
         function = call.get("function", call)  # without the id, which differs between logs of equal calls
         parts.append(json.dumps(function, ensure_ascii=False))
+    # Without repetitions: `reasoning` is also stored as `reasoning_content`.
     return "\n".join(dict.fromkeys(part for part in parts if part.strip()))
 
 

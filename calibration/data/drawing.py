@@ -98,6 +98,7 @@ def draw(drawing: Drawing, reader: Reader, progress: Progress) -> TokenRows:
     sources = []
     for number, (scan_, size) in enumerate(zip(scans, sizes, strict=True)):
         source = _Source(number, scan_, reader, Rendering.of(data[number]), drawing.fit)
+        # A key per source: a change of one source leaves the rows of the others as they were.
         key = f"{seed}:{number}"
         by_tokens = blend is not None and blend.tokens is not None
         source_rows = source.tokens(size, key, progress) if by_tokens else source.rows(size, key, progress)
@@ -159,6 +160,7 @@ class _Source:
             chunk = ranks[position : position + step]
             rows = self._chunk(chunk, partial(progress, num_tokens, size, "tokens"))
             for index in chunk:
+                # The rest of the chunk was only tokenized ahead: earlier ranks come first.
                 if num_tokens == size:
                     break
                 rows_of[index] = self._shortened(
@@ -172,6 +174,7 @@ class _Source:
                 " wanted; add rows, or lower the total or its weight"
             )
         progress(size, size, "tokens")
+        # `draw` shuffles all sources together afterwards.
         return [rows_of[index] for index in sorted(rows_of)]
 
     def _chunk(self, picks: Sequence[int], tick: Callable[[], None]) -> dict[int, TokenRow]:

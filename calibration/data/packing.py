@@ -135,6 +135,7 @@ def begins(row: Ids, prefix: Prefix) -> bool:
 
 def fitted(row: Ids, seq_len: int, side: Side, prefix: Prefix) -> Ids:
     """The row cut on `side` so that with the prefix, present or not, it is at most `seq_len` tokens."""
+    # With its own prefix the row may fill the sequence; otherwise it must leave room for one.
     shortened = cut(row, seq_len, side)
     return shortened if begins(shortened, prefix) else cut(row, _room(seq_len, prefix), side)
 
@@ -151,6 +152,7 @@ def _room(seq_len: int, prefix: Prefix) -> int:
 
 def cut(row: Ids, length: int, side: Side) -> Ids:
     """The row cut to `length` tokens on `side`."""
+    # Not `row[-length:]`, which for a length of 0 would be the whole row.
     return row[:length] if side == "right" else row[max(0, len(row) - length) :]
 
 

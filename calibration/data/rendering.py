@@ -129,6 +129,7 @@ class Reader:
     def token_ids(self, content: Content, rendering: Rendering, place: str) -> npt.NDArray[np.int32]:
         """A row's tokens; DataError where it cannot be rendered as the recipe requires."""
         text, chat = self.text(content, rendering, place)
+        # A chat template writes its own special tokens; a second BOS would be another text.
         ids = encode(self.tokenizer, text, special=not chat)
         if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
             advice = "drop the row, or give a model whose embeddings were resized to its tokenizer"
@@ -287,6 +288,7 @@ def _tokenizer_difference(tokenizer: Any, file: Path) -> str:
             encode(tokenizer, text, special=False),
         )
         if ids != ids_of_class.tolist():
+            # Not strict: one result may be the beginning of the other.
             pairs = zip(ids, ids_of_class.tolist(), strict=False)
             index = next(
                 (index for index, (expected, actual) in enumerate(pairs) if expected != actual),
@@ -300,6 +302,7 @@ def _tokenizer_difference(tokenizer: Any, file: Path) -> str:
 
 
 def _prefix(tokenizer: Any) -> tuple[int, ...]:
+    # Found by comparing both encodings, whatever makes the tokenizer add the prefix.
     with_special, without_special = (
         tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False)
     )
@@ -308,6 +311,7 @@ def _prefix(tokenizer: Any) -> tuple[int, ...]:
         for index in range(len(with_special))
         if with_special[index : index + len(without_special)] == without_special
     )
+    # What comes before the text's own tokens; nothing where these are not found unchanged.
     return tuple(with_special[: next(starts, 0)])
 
 

@@ -136,7 +136,6 @@ class _Checker:
     def check(self, number: int, file: RowFile, budget_bytes: int | None, progress: Progress) -> bool:
         """Check a file's rows; return whether all of them were read."""
         unit = "bytes scanned" if file.unit == "line" else "rows scanned"
-        # Without a header the columns are known only row by row, and every row has its own.
         columns = list(self.shape.columns.values()) if self.shape else []
         extent = file.extent
         for count, row in enumerate(file.rows(columns)):

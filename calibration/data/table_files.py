@@ -94,6 +94,7 @@ class Parquet(Table):
     def file(self) -> pq.ParquetFile:
         """The file, opened; its footer is checked."""
         with _ReportBrokenFile(self.path):
+            # Only the footer: sizes are checked before any row group is decoded.
             metadata = pq.read_metadata(self.path, memory_map=True)
         for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
             if group.total_byte_size > self.group_bytes:
@@ -244,4 +245,5 @@ def _present(fields: Fields) -> Fields:
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    # Items of lists stay, even null ones: their positions matter.
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

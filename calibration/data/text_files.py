@@ -115,6 +115,7 @@ class Paragraphs(TextFile):
             for position in positions:
                 file.seek(position)
                 parts = [file.readline()]
+                # An empty read, at the end of the file, ends the paragraph as a blank line does.
                 while (line := file.readline()).strip():
                     parts.append(line)
                 yield {"text": _decode(b"".join(parts)).strip()}
@@ -218,6 +219,7 @@ def _paragraphs(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 if not parts:
                     start, first_line = offset, number
                 parts.append(raw)
+                # Single lines are bounded above; many short ones could still make a row without end.
                 if offset + len(raw) - start > ROW_BYTES:
                     raise _too_long(path, first_line)
             elif parts:
@@ -259,6 +261,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]
     feed = _Feed(file)
     reader = csv.reader(feed, strict=True)
     while True:
+        # Before the record is read: the feed bounds its size from here on.
         feed.record_start = offset, line = feed.offset, feed.line
         try:
             cells = next(reader)
@@ -292,6 +295,7 @@ def _object_or_error(raw: bytes) -> Fields | ValueError:
 
 
 def _decode(raw: bytes) -> str:
+    # NUL is valid UTF-8, but shows UTF-16 or a damaged file.
     if b"\0" in raw:
         raise ValueError(f"NUL byte at position {raw.index(0) + 1} of the row; save the file as UTF-8 text")
     try:

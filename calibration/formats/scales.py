@@ -120,6 +120,7 @@ def _share_amax(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
         )
         for member in members
     ]
+    # From `joined`: the smoothed maximum depends on the factors that the group shares.
     weights = [_smoothed_amax(m) if fmt.two_level else m.weight_amax for m in joined]
     return [replace(member, weight_amax=_max(weights)) for member in joined]
 
@@ -231,6 +232,7 @@ def _int4(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor,
     codes = (blocks / scale_OB[:, :, None]).round_().clamp_(-INT4_MAX - 1, INT4_MAX).to(torch.int8).flatten(1)
     # Without the sign's upper bits, which would spill into the other half.
     low, high = codes[0::2] & 0x0F, codes[1::2] & 0x0F
+    # The low half holds the even output channel, as `quantized` promises.
     return (low | (high << 4)).view(torch.uint8), scale_OB
 
 

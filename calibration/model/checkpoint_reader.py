@@ -74,7 +74,6 @@ class Source:
 
 def read_header(handle: BinaryIO) -> tuple[int, dict[str, TensorEntry]]:
     """Offset of the data in an open safetensors file, and its entries by tensor name."""
-    # The format begins with the header's length as eight little-endian bytes.
     size = int.from_bytes(handle.read(8), "little")
     entries: dict[str, TensorEntry] = json.loads(handle.read(size))
     return 8 + size, entries
@@ -99,5 +98,4 @@ def _files(root: Path) -> dict[str, str]:
             return dict.fromkeys(handle.keys(), whole.name)
     index = root / "model.safetensors.index.json"
     files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    # By file, so that a pass over the tensors opens each file once.
     return dict(sorted(files.items(), key=lambda item: item[1]))

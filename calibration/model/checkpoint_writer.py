@@ -55,6 +55,7 @@ class CheckpointWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._finish()
+        # After an error nothing is renamed, so that no file looks complete.
         elif self.part is not None:
             self.part.handle.close()
 
@@ -73,6 +74,7 @@ class CheckpointWriter:
         self._end()
         count = len(self.files)
         if count == 1:
+            # Named only now, since the names of several files contain their number.
             self._path(1).rename(self.out / "model.safetensors")
             return
         weight_map: dict[str, str] = {}
@@ -136,6 +138,7 @@ class _Part:
         header = json.dumps(
             {"__metadata__": {"format": "pt"}, **self.entries}, separators=(",", ":")
         ).encode()
+        # Data that is on disk already fixes the header's room; otherwise it is just rounded up.
         size = HEADER_BYTES if streamed else -(-len(header) // ALIGNMENT) * ALIGNMENT
         self.handle.seek(0)
         self.handle.write(size.to_bytes(8, "little") + header.ljust(size))

@@ -50,14 +50,17 @@ def build(job: QuantizedJob, progress: Progress) -> None:
             f"{source.root}: transformers fuses the experts of this model, so ModelOpt's own calibration "
             "cannot name them; use the method one_pass"
         )
+    # Before the model is loaded: a bad tensor is found by name, not by its effects.
     source.check_finite(progress)
     model = load(source)
     require_blocks(model, precision)
+    # Before the calibration, which smooths the weights in place.
     maxima = weight_maxima(model, one_format(precision))
     tokens_ST = load_tokens(inputs["calibration_set"]) if "calibration_set" in inputs else None
     settings = configuration(precision, job.params.kv_cache, alpha, names)
     calibrate(model, settings, tokens_ST, 1, progress)
     findings = find(model, precision, maxima, alpha)
+    # Its memory goes first: writing reads the source again, tensor by tensor.
     del model
     write(source, findings, job.out, progress)
 

@@ -60,6 +60,7 @@ def write(source: Source, findings: Findings, out: Path, progress: Progress) -> 
         written = _write_tensors(source, findings, writer, progress)
     progress(len(source.files), len(source.files), "tensors")
     linears = list(written.linears.values())
+    # Before any configuration is written: an incomplete checkpoint must not look like a whole one.
     require(linears)
     config, kv_cache = dict(source.config), findings.kv_cache
     if findings.measured or kv_cache.scales:
@@ -104,6 +105,7 @@ def _write_tensors(
             writer.add(part, tensor)
     for part, scale in findings.kv_cache.scales.items():
         writer.add(part, scale)
+    # The plan has compared the names: only a tied head may have no tensor of its own.
     assert {f"{name}.weight" for name in findings.linears} - source.files.keys() <= {TIED_HEAD}
     return written
 

@@ -95,6 +95,7 @@ def _linear(
         return Measured(fmt=fmt)
     if statistics is None:
         raise CheckpointError(f"{name}: {fmt.name} has calibrated scales; give the statistics of the model")
+    # In the model's dtype, in which ModelOpt has these maxima.
     weight_in_amax_I = _read(statistics, f"{name}.weight_in_amax").to(dtype)
     input_amax_I = _read(statistics, f"{name}.input_amax").to(dtype)
     weight_amax_O = _read(statistics, f"{name}.weight_amax")
@@ -126,6 +127,7 @@ def smoothquant_factors(
     # As ModelOpt has it: only if some factor vanishes are silent channels set to one.
     if factors_I.min() <= SILENT:
         factors_I[input_amax_I <= SILENT] = 1
+    # 0 / 0 is the silent channel; an infinite factor is left to the clamp.
     return factors_I.nan_to_num(nan=1.0, posinf=torch.inf).clamp(*SMOOTHING_RANGE)
 
 
@@ -133,6 +135,7 @@ def smoothed_amax(input_amax_I: torch.Tensor, factors_I: torch.Tensor | None) ->
     """Largest input after smoothing, 0-d, rounded to the model's dtype."""
     if factors_I is None:
         return input_amax_I.max()
+    # Rounded after the maximum: rounding keeps the order, so the result is the same as before it.
     return (input_amax_I * factors_I).max().to(input_amax_I.dtype)
 
 

@@ -128,6 +128,7 @@ class Pass:
         """One linear's errors and bytes in every format whose blocks fit it."""
         x_RI = self.statistics.sample(module).to(self.device)
         weight_OI = weight(self.source, module).to(self.device, x_RI.dtype)
+        # In float32: in the model's dtype, its rounding would hide small errors.
         y_RO = x_RI.float() @ weight_OI.float().T
         errors, sizes = {"none": 0.0}, {"none": weight_OI.nbytes}
         for name, measurement in scales.items():
@@ -160,4 +161,5 @@ def fits(shape: tuple[int, ...], fmt: Format) -> bool:
 def relative_error(exact_RO: torch.Tensor, rounded_RO: torch.Tensor) -> float:
     """Squared norm of the difference over that of the exact output; 0 where nothing differs."""
     noise = (rounded_RO - exact_RO).double().square().sum()
+    # A dead linear has no output: 0 / 0 would be NaN.
     return float(noise / exact_RO.double().square().sum()) if noise else 0.0

@@ -116,7 +116,6 @@ def units(linears: Sequence[LinearValues], together: Sequence[tuple[str, ...]]) 
     """
     by_name = {linear["module"]: linear for linear in linears}
     unit_of = {name: names for names in together for name in names}
-    # A dict keeps the order of the first linears and drops the repetitions of a group.
     groups = dict.fromkeys(unit_of.get(name, (name,)) for name in by_name)
     return [_unit([by_name[name] for name in names if name in by_name]) for names in groups]
 

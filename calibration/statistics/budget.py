@@ -135,6 +135,7 @@ def batch_size(sizes: Sizes, seq_len: int, budget: Budget, *, search: bool) -> i
 
     DataError, with the memory that one sequence needs, where not even one fits.
     """
+    # The largest batch first: a larger one than this would not be faster.
     for batch in range(max(1, FULL_SPEED_TOKENS[budget.device] // seq_len), 0, -1):
         host = host_bytes(sizes, batch * seq_len, budget, search=search)
         gpu = gpu_bytes(sizes, batch * seq_len, budget, search=search)
@@ -168,6 +169,7 @@ def _working_bytes(sizes: Sizes, tokens: int, *, search: bool) -> int:
     layers = 2 * sizes.layer_bytes + activations
     if search:
         layers += sizes.moments_bytes + _search_bytes(sizes)
+    # Not the sum: the embedding table is freed before the second layer is loaded.
     return max(embedding, layers)
 
 

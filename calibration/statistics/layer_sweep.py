@@ -102,13 +102,16 @@ class Sweep:
         # None: what runs from here on is not recorded.
         recorder.begin(None)
         recorder.close()
+        # Waits for the device: the layer's weights may be released after this.
         tensors = {name: tensor.cpu() for name, tensor in recorder.tensors().items()}
         warnings = examine(tensors, list(recorder.linears), optional=recorder.experts)
         warnings += examine_experts(recorder.expert_tokens(), required=self.every_expert)
+        # Drops the references to the weights, whose buffer the next load may overwrite.
         self.skeleton.undress(number)
         details: LayerDetails = {"seconds": time.monotonic() - started, "warnings": warnings}
         self.finished.append(Finished(number, tensors, details))
         if self.hidden.saving or last:
+            # Emptied before the commit is scheduled, so that the next layer is not added to this list.
             finished, self.finished = self.finished, []
             self.hidden.commit(lambda: self.partial.commit(finished))
 

@@ -55,7 +55,6 @@ class Caps:
     def hold(self, size: int) -> bool:
         """Reserve GPU memory for the whole pass if it fits below the cap; return whether it does."""
         fits = self.gpu_predicted > 0 and self.gpu_predicted + size <= self.budget.gpu_bytes
-        # Counted at once, so that a second call sees what the first one took.
         self.gpu_predicted += size if fits else 0
         return fits
 

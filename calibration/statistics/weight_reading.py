@@ -49,6 +49,7 @@ def extents(source: Source) -> dict[str, Extent]:
         with path.open("rb") as handle:
             start, header = read_header(handle)
         for name, entry in header.items():
+            # A file may hold a tensor that the index places in another one.
             if source.files.get(name) == file and entry["dtype"] in DTYPES:
                 extent_of[name] = _extent(path, start, entry)
     return extent_of
@@ -126,6 +127,7 @@ class Reader:
         if piece.device.type == "cpu":
             read_into(path, offset, piece)
             return
+        # Per thread, at its first read: pinned memory is expensive to allocate.
         if not hasattr(self._local, "staging"):
             self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             self._local.staging = torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
@@ -151,6 +153,7 @@ def read_into(path: Path, offset: int, buffer: torch.Tensor) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         while done < len(view):
+            # One call may return less than asked for.
             count = os.preadv(handle, [view[done:]], offset + done)
             if count == 0:
                 raise CheckpointError(f"{path}: the file ends too early; get it again")

@@ -53,6 +53,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     """Create the model with random float32 weights."""
     torch.manual_seed(seed)
     ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    # Two stops: the end of a text, and the end of a turn in a chat.
     stops = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot_id|>")]
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids, eos_token_id=stops))
     model.generation_config = GenerationConfig(
@@ -131,6 +132,7 @@ def perplexity(model: LlamaForCausalLM, rows: list[list[int]]) -> float:
     for row in rows:
         ids = torch.tensor([row[:MAX_LENGTH]], device=model.device)
         logits = model(ids, use_cache=False).logits[0, :-1].float()
+        # Summed, so that long rows count by their tokens.
         total += functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
         count += ids.shape[1] - 1
     return math.exp(total / count)

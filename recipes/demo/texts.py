@@ -61,6 +61,7 @@ class Document:
         # Training rows are not distributed.
         if OWN_LICENCE.search(self.text):
             return "train"
+        # By name: a document stays in its split when others come or go.
         bucket = hash_of(self.name) % 100
         if bucket < SPLIT_PERCENT["gate"]:
             return "gate"
@@ -105,6 +106,7 @@ def rows_of(document: Document, limit: int) -> list[str]:
             rows.append(current)
             current = ""
         current += ("\n" if current else "") + block
+    # A single block without blank lines may exceed the limit, so rows are cut at twice of it.
     return [row[: 2 * limit] for row in [*rows, current] if len(row) >= MIN_ROW_CHARS]
 
 
@@ -179,6 +181,7 @@ def build_rows() -> dict[str, list[Row]]:
         "train": [{"text": row} for document in training for row in rows_of(document, TRAIN_ROW_CHARS)],
         "train_chat": chats("train", all_documents, unwanted),
         "calibration": [{"text": row} for row in calibration],
+        # Without the gate's lines only: calibration may share lines with itself.
         "calibration_chat": chats("calibration", all_documents, long_lines(gate))[:48],
         "gate": [{"text": row} for row in gate],
     }

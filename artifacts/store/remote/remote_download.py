@@ -42,6 +42,7 @@ def fetch(
     for name, file in files.items():
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Full length first, so that parts can be written at their offsets in any order.
         _size(target, file.size)
     # Short files share the lanes; a long file fills all of them with its own parts.
     short = {name: file for name, file in files.items() if file.size <= part_bytes}
@@ -212,6 +213,7 @@ def _transfer_once(objects: Objects, part: Part, sink: Callable[[bytes, int], No
     """Pass the bytes of one response to `sink`; return their problem, empty if they match."""
     hasher, position = hashlib.sha256(), 0
     for chunk in objects.stream(part.path):
+        # Before the write: surplus bytes would overwrite the next part of the file.
         if position + len(chunk) > part.length:
             return f"has more than its {part.length:,} bytes"
         sink(chunk, position)
