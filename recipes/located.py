@@ -227,7 +227,6 @@ def place(root: yaml.Node, loc: Loc) -> str:
 def _child(node: yaml.Node, part: int | str) -> tuple[yaml.Node, yaml.Mark] | None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            # By text: the tree holds scalars before they are converted.
             if key.value == str(part):
                 return value, key.start_mark
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):

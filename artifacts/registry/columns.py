@@ -60,7 +60,7 @@ def _moment(value: Any) -> str | None:
         moment = datetime.fromisoformat(value)
     except (ValueError, TypeError):
         return f"is {shapes.brief(value)}, not a time as ISO 8601 writes it"
-    # Comparing it with another time of the registry would raise TypeError.
+    # A time without a zone cannot be compared with the others: TypeError.
     if moment.tzinfo is None:
         return f"is {shapes.brief(value)}, without a time zone"
     if moment.year not in YEARS:

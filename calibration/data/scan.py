@@ -56,7 +56,6 @@ class Scan:
         while position < len(picks):
             owner, run = self.owners[picks[position]], [picks[position]]
             while position + len(run) < len(picks) and self.owners[picks[position + len(run)]] == owner:
-                # Picks of one file are read in one call, which opens the file once.
                 run.append(picks[position + len(run)])
             yield from self._read(self.files[owner], run)
             position += len(run)
