@@ -133,6 +133,7 @@ def read_arch(checkpoint: Path) -> Arch:
     raw = json.loads(path.read_text())
     try:
         return _parse(raw, checkpoint)
+    # Nothing but fields of config.json is looked up by key in there.
     except KeyError as exc:
         raise SourceError(f"{path}: field {exc.args[0]!r} is missing; convert the checkpoint again") from exc
 
@@ -146,6 +147,7 @@ def _parse(raw: Mapping[str, Any], checkpoint: Path) -> Arch:
         num_hidden_layers=num_layers,
         num_attention_heads=heads,
         num_key_value_heads=raw.get("num_key_value_heads", heads),
+        # Not every model has hidden_size / heads: the field decides where there is one.
         head_size=raw.get("head_size") or raw["hidden_size"] // heads,
         intermediate_size=raw["intermediate_size"],
         vocab_size=raw["vocab_size"],
@@ -153,6 +155,7 @@ def _parse(raw: Mapping[str, Any], checkpoint: Path) -> Arch:
         rotary_base=raw["rotary_base"],
         rotary_scaling=_scaling(raw),
         rope_local_base_freq=raw.get("rope_local_base_freq"),
+        # Without a list of its own, a window is that of every layer.
         layer_windows=tuple(raw.get("layer_windows") or [raw.get("sliding_window")] * num_layers),
         hidden_act=hidden_act,
         inter_layernorms=bool(raw.get("inter_layernorms", False)),
@@ -197,5 +200,5 @@ def _scaling(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
         "rope_type": "longrope",
         "short_factor": short,
         "original_max_position_embeddings": original,
-        "factor": raw["max_position_embeddings"] / original,
+        "factor": raw["max_position_embeddings"] / original,  # how far the context was stretched
     }
