@@ -151,7 +151,6 @@ def _gpus(draft: Draft, names: Sequence[str]) -> None:
         _backend(draft, engines.suggest({}, on_gpu=False))
         return
     _gpu(draft, names[0])
-    # Only fewer GPUs than ranks are a reason to cut the model anew.
     if draft.facts.get("world_size", 1) > len(names):
         _gpu_count(draft, len(names))
 
@@ -160,7 +159,7 @@ def _memory(draft: Draft, have: int) -> None:
     needs = draft.facts.get("memory_bytes_per_rank") or draft.facts.get("weight_bytes_per_rank")
     most, tp = max(needs) if isinstance(needs, list) else int(needs or 0), draft.engine("tp") or 1
     wider = tp
-    # Taken to fall as ranks are added; the planner checks what is really needed.
+    # What a rank needs is taken to fall as ranks are added; the planner then checks it.
     while most * tp > have * wider:
         wider *= 2
     _degree("tp")(draft, wider)

@@ -141,7 +141,6 @@ def _feed(draft: Draft, siblings: Sequence[VersionRecord]) -> None:
     """Gives a format with calibrated scales what a sibling was calibrated on."""
     if draft.recipe.get("calibration") is not None:
         return
-    # Siblings are versions of the same model, so the same texts do for it.
     fed = next((sibling for sibling in siblings if sibling.recipe.get("calibration") is not None), None)
     if fed is None:
         return

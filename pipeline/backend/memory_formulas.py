@@ -114,7 +114,6 @@ def _inner(shape: ModelShape, tp: int, ep: int) -> int:
 
 def _outer(shape: ModelShape, tp: int) -> int:
     """Channels between the blocks, or those of the attention where they are more; once per expert."""
-    # A token is there once for each expert that it is sent to.
     copies = shape.experts.per_token if shape.experts else 1
     return max(copies * shape.hidden_size, shape.q_size // tp)
 
@@ -122,7 +121,6 @@ def _outer(shape: ModelShape, tp: int) -> int:
 def head_bytes(shape: ModelShape, tp: int, rows: int) -> int:
     """Logits before they are converted: the rank's, and where ranks share the vocabulary, all."""
     vocab = padded_vocab(shape, tp)
-    # Ranks gather the others' parts beside their own.
     logits = rows * (vocab // tp + (vocab if tp > 1 else 0)) * element_bytes(shape)
     return max(logits, CUBLAS_WORKSPACE_BYTES)
 

@@ -117,7 +117,6 @@ def _more_ranks(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
     """Twice, four times and so on the tensor-parallel ranks, where the model can be split so."""
     tp = request.engine.tp
     while (tp := 2 * tp) * request.engine.pp <= HOST_GPUS:
-        # The model may not be cut so far: its heads may not divide, for one.
         if not reasons(request.shape, request.precision, tp, request.engine.pp, request.engine.ep):
             yield _changed(request, target, "tp", tp, f"{tp * request.engine.pp} GPUs")
 
@@ -142,7 +141,6 @@ def _serves(fmt: Format, request: BuildRequest, target: GpuType) -> bool:
 def _larger_gpu(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
     """GPUs with more memory, smallest first, that serve the recipe's formats."""
     served = [FP8_SM * (request.kv_cache == "fp8"), *(fmt.min_sm for fmt in request.precision.formats)]
-    # Only more memory helps: everything else about the engine stays.
     larger = {name: gpu for name, gpu in TARGETS.items() if gpu.memory_bytes > target.memory_bytes}
     for name, gpu in sorted(larger.items(), key=lambda item: item[1].memory_bytes):
         # Ranks that are joined by NVLink today are not moved to GPUs that share PCIe.

@@ -187,7 +187,7 @@ class Planner:
         """What a rank can have: a GPU less its driver; of a host's memory, an equal part."""
         if self._backend.on_gpu:
             return self.target.memory_bytes - formulas.DRIVER_BYTES
-        return self.target.memory_bytes // self.request.engine.world_size  # all ranks share the host's
+        return self.target.memory_bytes // self.request.engine.world_size
 
     def tokens(self, rank: RankMemory) -> int:
         """Tokens in the KV cache, which TensorRT-LLM rounds up to a block."""

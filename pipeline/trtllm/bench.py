@@ -119,7 +119,6 @@ def run(bench: Bench, load: Load, scratch: Path) -> dict[str, float]:
         guarded=True,
     )
     process.run(job, on_line=lambda line: print(line, flush=True))  # noqa: T201 into the step's log
-    # An exit code of 0 says nothing about the report.
     if not report.is_file():
         tail = "\n".join(f"  | {line}" for line in process.tail(job.log))
         raise BuildFailed(f"trtllm-bench ended well without a report\n{tail}")

@@ -164,7 +164,6 @@ class Engine:
         """The process that holds the engine, or its twin that is scored; there is room for one of them."""
         runtime = self.runtime
         job = twin or runtime.job
-        # The engine and its twin do not fit on the GPUs together.
         if self.loaded is not job:
             self.close()
         if self.session is None:

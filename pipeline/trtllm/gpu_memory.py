@@ -42,7 +42,7 @@ class Peak:
         """Samples once more and ends."""
         self.done.set()
         self.thread.join()
-        # After a failure, one of the driver's would hide the cause.
+        # After a failure, an error of this query would hide the cause.
         if kind is None:
             self.most = max(self.most, used_bytes())
 

@@ -134,7 +134,6 @@ def _visible(every: Sequence[Device], chosen: str | None) -> tuple[Device, ...]:
     names = [name.strip() for name in chosen.split(",") if name.strip()]
     chosen_devices = [
         device
-        # In the order of the variable, which is the order of CUDA's own numbers.
         for name in names
         for device in every
         if str(device.index) == name or device.uuid.startswith(name)

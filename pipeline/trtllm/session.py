@@ -122,7 +122,6 @@ class Session:
                     result: dict[str, Any] = message["result"]
                     return result
             now = time.monotonic()
-            # Answers are looked for far more often than the process is.
             if now - checked > CHECK_S:
                 checked = now
                 self._require(name, deadline)

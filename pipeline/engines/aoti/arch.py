@@ -133,7 +133,6 @@ def read_arch(checkpoint: Path) -> Arch:
     raw = json.loads(path.read_text())
     try:
         return _parse(raw, checkpoint)
-    # Nothing but fields of config.json is looked up by key in there.
     except KeyError as exc:
         raise SourceError(f"{path}: field {exc.args[0]!r} is missing; convert the checkpoint again") from exc
 

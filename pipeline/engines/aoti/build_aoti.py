@@ -32,7 +32,6 @@ def build(job: EngineJob, progress: Progress) -> None:
     """Compiles every stage and puts the weights beside."""
     params, checkpoint, out = job.params, job.inputs["sharded_checkpoint"], job.out
     arch, options = read_arch(checkpoint), Options.model_validate(params.options)
-    # Before the compiler runs: what it would make of another checkpoint is of no use.
     _check_same(params, arch)
     plan = Plan(
         arch=arch,
@@ -60,7 +59,7 @@ def _compilers_place(out: Path, name: str) -> Iterator[None]:
     work.mkdir()
     with fixed_place(work, name) as place, temporary_cache_dir(str(place)):
         yield
-    # Not after a failure: then the caller discards all of `out`.
+    # After a failure it stays: the caller discards all of `out`.
     shutil.rmtree(work)
 
 

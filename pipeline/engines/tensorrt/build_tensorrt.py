@@ -166,7 +166,6 @@ def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str
     )
     arguments, mounts = command(part.settings, run), (part.checkpoint, *part.linked, out)
     if toolchain.launcher == "mpirun":
-        # In a container the user is often root, for whom mpirun otherwise does not start.
         ranks = ("-n", str(count), "--allow-run-as-root", toolchain.program("trtllm-build"))
         return toolchain.argv("mpirun", *ranks, *arguments, mounts=mounts)
     return toolchain.argv("trtllm-build", *arguments, mounts=mounts)
@@ -182,7 +181,7 @@ def _causes(log: BuildLog) -> list[str]:
     """Errors in the log, and what to do about them."""
     errors = list(log.errors)[:SHOWN_ERRORS]
     lines = [f"error in the log: {text}" for text in errors]
-    # A process that the kernel killed for memory leaves no line: that hint is for all other ends.
+    # A process killed for host memory leaves no line in the log, so that hint is for all other ends.
     return [*lines, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
 
 

@@ -112,7 +112,7 @@ def table(version: str) -> Capabilities:
             f"TensorRT-LLM {version} builds no engines: trtllm-build is gone since 1.3.0rc{GONE_SINCE}; "
             f"use engine.backend trtllm_torch, or a toolchain with an older one; {_have()}"
         )
-    # No table stands for other pre-releases: their options may be those of either neighbour.
+    # Other pre-releases have no table of their own, and none is guessed.
     if stage in (None, "post"):
         for name in SNAPSHOTS:
             if f"{major}.{minor}" in snapshot(name).releases:

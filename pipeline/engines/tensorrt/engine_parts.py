@@ -126,7 +126,6 @@ def _part(
                 f"{checkpoint.name}/config.json: {field} is {stated!r}, the {name or 'target'} engine asks "
                 f"for {expected!r}; give the checkpoint of that layout and format"
             )
-    # Found before any rank is built.
     missing = [file.name for file in part.rank_files if not file.is_file()]
     if missing:
         raise SourceError(f"{checkpoint}: no {', '.join(missing)}; convert the checkpoint again")

@@ -126,7 +126,6 @@ def _fusions(sheet: Sheet) -> None:
         sheet.switch("reduce_fusion", on=False, why="engine.tp is 1: there is nothing to reduce")
     elif architecture not in able:
         sheet.switch("reduce_fusion", on=False, why=f"{architecture} has no such kernels")
-    # After the lines above have settled it.
     if not sheet.on("reduce_fusion"):
         sheet.switch("user_buffer", on=False, why="it needs reduce_fusion")
     sheet.switch("norm_quant_fusion", on=False, why="it needs NVFP4 weights")

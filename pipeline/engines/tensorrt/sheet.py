@@ -43,7 +43,7 @@ class Sheet:
         if name not in self.values or self.values[name] == value:
             return
         before, self.values[name] = self.values[name], value
-        # What was left to us replaces nothing that anybody asked for.
+        # An option that was `auto` replaces nothing that anybody asked for.
         text = f"{_word(value)}" if before == "auto" else f"{_word(value)} instead of {_word(before)}"
         self.notes.append(f"engine.options.{name}: {text}, because {why}")
 

@@ -95,7 +95,6 @@ def _tokens(sheet: Sheet) -> Iterator[str]:
             "engine.options.multiple_profiles: cannot be had together with opt_num_tokens; "
             "leave one of them out"
         )
-    # Not only a matter of speed: such an engine would refuse the prompts that it is for.
     longest = sheet.values["max_input_len"]
     if most < longest and not sheet.on("use_paged_context_fmha"):
         yield (

@@ -72,7 +72,6 @@ def offered(earlier: Path | None, current: Mapping[str, Any]) -> str:
     """Why an earlier build's findings cannot be the start of a new warm-up; empty: they can."""
     if earlier is None or not (earlier / IDENTITY).is_file() or not cache_files(earlier):
         return "there are none"
-    # Another GPU's findings are refused even where the library could load them.
     return stale(json.loads((earlier / IDENTITY).read_text()), current) or usable(
         earlier, current["world_size"]
     )

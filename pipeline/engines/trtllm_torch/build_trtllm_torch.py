@@ -53,7 +53,6 @@ def build(job: EngineJob, progress: Progress) -> None:
     key = tuning_key(out / CHECKPOINT, params.options)
     # Before the warm-up, because loading an engine reads it.
     (out / "engine.json").write_text(_json(_description(params, shape, out, key)))
-    # What is in use already is no part of the build's peak.
     before = used_bytes()
     with Peak(before) as peak:
         with clock.phase("warm up"):

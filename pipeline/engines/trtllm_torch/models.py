@@ -41,7 +41,6 @@ def problems(request: BuildRequest) -> Iterator[str]:
             f"{', '.join(SERVED)}, or engine.backend 'tensorrt'"
         )
         return
-    # From here on the class is one whose source was read.
     yield from _windows(request)
     for fmt in request.precision.formats:
         yield from _fused(request, fmt) if request.shape.fused_source else _smoothed(request, fmt)
