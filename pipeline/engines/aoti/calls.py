@@ -32,7 +32,7 @@ def score(
     targets (B, T) and of the indices (B, T, K), and the most likely token `top1` (B, T).
     """
     parts = []
-    # Only what is asked for outlives a chunk: its logits would be the largest tensor of all.
+    # Only what is asked for outlives a chunk, whose logits take up to LOGITS_BYTES.
     for chunk, out in _prefill(rank, torch.from_numpy(tokens)):
         logprobs = out.log_softmax(-1)
         parts.append({

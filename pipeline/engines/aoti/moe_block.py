@@ -147,7 +147,7 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Chooses experts for tokens (N, H): their weights (N, K) float32, and their numbers (N, K)."""
-        # All experts share the softmax, so those chosen weigh less than 1 until they are normalized.
+        # All experts share the softmax, so those chosen add up to less than 1 until normalized.
         weights, experts = F.linear(x.float(), self.weight).softmax(-1).topk(self.chosen, -1)
         return weights / weights.sum(-1, keepdim=True) if self.normalized else weights, experts
 
