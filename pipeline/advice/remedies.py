@@ -58,6 +58,7 @@ class Draft:
         space = self.recipe.get("tune", {}).get("space", {})
         if name in space:
             rest = {other: values for other, values in space.items() if other != name}
+            # Without settings to try there is no search.
             self.set("tune", {**self.recipe["tune"], "space": rest} if rest else None)
 
 
@@ -86,6 +87,7 @@ def _backend(draft: Draft, want: str) -> None:
     if draft.engine("backend") == want:
         return
     draft.set("engine.backend", want)
+    # Options and toolchain belong to one backend, and what a search tries of options too.
     if draft.engine("options"):
         draft.set("engine.options", {})
     if draft.engine("toolchain"):
@@ -95,6 +97,7 @@ def _backend(draft: Draft, want: str) -> None:
     ]:
         draft.fix_setting(name, None)
     backend = engines.find_backend(want)
+    # A backend without GPUs builds for the host that it is on.
     if backend is not None and not backend.on_gpu and draft.engine("target") != "host":
         draft.set("engine.target", "host")
 
@@ -102,6 +105,7 @@ def _backend(draft: Draft, want: str) -> None:
 def _degree(name: str) -> Callable[[Draft, int], None]:
     def fix(draft: Draft, want: int) -> None:
         draft.set(f"engine.{name}", want)
+        # Experts are spread over a part of the tp ranks; one group is always possible.
         if draft.engine("tp") % (draft.engine("ep") or 1):
             draft.set("engine.ep", 1)
 
@@ -110,6 +114,7 @@ def _degree(name: str) -> Callable[[Draft, int], None]:
 
 def _world_size(draft: Draft, want: int) -> None:
     pp = draft.engine("pp") or 1
+    # pp first: the line after it reads the value. Stages stay where they divide the ranks.
     _degree("pp")(draft, pp if want % pp == 0 else 1)
     _degree("tp")(draft, want // draft.engine("pp"))
 
@@ -128,6 +133,7 @@ def _gpu(draft: Draft, want: str) -> None:
         draft.open.append(f"gpu: {want!r} is no known GPU type; have {', '.join(TARGETS)}")
         return
     backend = engines.find_backend(draft.engine("backend"))
+    # A GPU is asked for, which this backend would not use.
     if backend is not None and not backend.on_gpu:
         _backend(draft, engines.suggest(draft.wanted.get("runtime", {}), on_gpu=True))
     draft.set("engine.target", kinds[0])
@@ -153,6 +159,7 @@ def _memory(draft: Draft, have: int) -> None:
     needs = draft.facts.get("memory_bytes_per_rank") or draft.facts.get("weight_bytes_per_rank")
     most, tp = max(needs) if isinstance(needs, list) else int(needs or 0), draft.engine("tp") or 1
     wider = tp
+    # What a rank needs is taken to fall as ranks are added; the planner then checks it.
     while most * tp > have * wider:
         wider *= 2
     _degree("tp")(draft, wider)
@@ -161,6 +168,7 @@ def _memory(draft: Draft, have: int) -> None:
 def _runtime(draft: Draft, programs: Mapping[str, str]) -> None:
     backend = engines.find_backend(draft.engine("backend"))
     outside = backend is not None and backend.uses_toolchain
+    # A host with torch runs aoti's engines, one with TensorRT-LLM those of an outside toolchain.
     if "torch" in programs and outside:
         _backend(draft, engines.suggest(programs, on_gpu=False))
     elif "torch" not in programs and not outside:
@@ -198,6 +206,7 @@ def _slo(draft: Draft, bounds: Mapping[str, float]) -> None:
     if not speeds:
         return
     batch, least = int(draft.engine("max_batch_size") or 8), draft.wanted.get("max_batch_size", 1)
+    # Smaller batches answer sooner; none below what the request itself needs.
     sizes = [batch >> turn for turn in range(TRIALS) if batch >> turn >= least]
     tune = draft.recipe.get("tune") or {"space": {"max_batch_size": sizes}, "budget": {"trials": len(sizes)}}
     draft.set("tune", {**tune, "slo": {**tune.get("slo", {}), **speeds}})

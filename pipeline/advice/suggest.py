@@ -65,17 +65,21 @@ def suggest(
     `missed` are the facts that the version does not suit; `siblings` are other versions of the model, whose
     calibration is taken where the version had none and the new format needs it.
     """
+    # The version's own recipe must stay as it is.
     draft = Draft(copy.deepcopy(record.recipe), record.facts, request)
     if problems := _problems(draft.recipe):  # nothing can be changed in what is no recipe of this version
         open_ = tuple(
             f"the recipe of {record.reference} is not one of this version ({problem})" for problem in problems
         )
         return Suggestion(of=record.reference, recipe=None, changes=(), notes=(), open=open_)
+    # In the order of FIXES: later ones read what earlier ones set.
     for fact in [name for name in FIXES if name in missed]:
         FIXES[fact](draft, request.get(fact))
     draft.open += [f"{fact}: no recipe changes that" for fact in missed if fact not in FIXES]
+    # After the format is settled, which decides whether ranges are measured at all.
     _feed(draft, siblings)
     _rename(draft)
+    # What no recipe changes would be missed by this one too.
     recipe = None if draft.open else _checked(draft)
     return Suggestion(
         of=record.reference,
@@ -143,6 +147,7 @@ def _feed(draft: Draft, siblings: Sequence[VersionRecord]) -> None:
     try:
         Recipe.model_validate(draft.recipe)
     except ValidationError:
+        # Without ranges a recipe of this format is not valid; that is how the need for them shows.
         draft.set("calibration", fed.recipe["calibration"])
         draft.notes.append(f"Its calibration is that of {fed.reference}.")
 
@@ -167,6 +172,7 @@ def _rename(draft: Draft) -> None:
             (str(value) if leaf not in ("tp", "pp") else f"{leaf}{value}")
             for value in (change.before, change.after)
         )
+        # Whole words, so that tp1 is not found in tp16; \b would take the underscores of names for letters.
         match = re.search(rf"(?<![A-Za-z0-9]){re.escape(old)}(?![A-Za-z0-9])", name)
         name = name[: match.start()] + new + name[match.end() :] if match else f"{name}_{new}"
     draft.set("name", name[:200])

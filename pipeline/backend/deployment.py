@@ -130,6 +130,7 @@ class Deployment:
     @property
     def slug(self) -> str:
         """The name as a DNS label: lower-case letters, digits and hyphens, at most 50 characters."""
+        # Stripped twice, because the cut may end at a hyphen.
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:50].strip("-") or "engine"
 
 

@@ -79,7 +79,7 @@ def latency(recipe: Recipe) -> bool:
 def num_tokens(recipe: Recipe) -> int:
     """Tokens of one pass: the recipe's, else the default."""
     tokens = option(recipe, "max_num_tokens")
-    return tokens if isinstance(tokens, int) else DEFAULT_NUM_TOKENS
+    return tokens if isinstance(tokens, int) else DEFAULT_NUM_TOKENS  # `auto` is a word
 
 
 def longest_prompt(recipe: Recipe) -> int:
@@ -87,6 +87,7 @@ def longest_prompt(recipe: Recipe) -> int:
     traffic, most = recipe.traffic, recipe.engine.max_seq_len
     if traffic is None:
         return most - 1
+    # Prompts may be longer than usual as long as a usual answer fits behind them.
     return traffic.max_input_tokens or max(traffic.input_tokens, most - traffic.output_tokens)
 
 

@@ -82,6 +82,7 @@ def kv_request_bytes(cached: Sequence[int | None], layer_bytes: int, seq_len: in
 
 def activation_bytes(shape: ModelShape, precision: Precision, tp: int, ep: int, num_tokens: int) -> int:
     """Tensors inside one decoder layer for one pass; every layer, and so every stage, uses them again."""
+    # All layers use the same memory in turn, so the format that takes most decides.
     elements = max(_engine_elements(shape, fmt, tp, ep) for fmt in precision.formats)
     return num_tokens * elements * element_bytes(shape)
 
@@ -92,6 +93,7 @@ def torch_activation_bytes(shape: ModelShape, tp: int, ep: int, num_tokens: int)
 
 
 def _engine_elements(shape: ModelShape, fmt: Format, tp: int, ep: int) -> int:
+    # The factors are those of the table above.
     inner, outer = _inner(shape, tp, ep), _outer(shape, tp)
     if fmt.weight == "source":
         return inner + 3 * outer
@@ -144,6 +146,7 @@ def head_weight_bytes(
     if mode == "medusa":
         return MEDUSA_HEADS * (hidden * hidden + hidden * vocab // tp) * element_bytes(shape)
     if mode == "eagle":
+        # Two inputs are joined into one; the tables are an embedding and a head.
         joined = 2 * hidden * hidden + 2 * hidden * vocab
         return copies * (layer_bytes() + joined // tp * element_bytes(shape))
     return 0

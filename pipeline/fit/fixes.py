@@ -51,6 +51,7 @@ def cheapest(request: BuildRequest, target: GpuType, fit: Fit) -> Fix | None:
     # An engine that cannot be built may come to queue; one that queues has to fit.
     needed = min(order.index(fit.verdict) + 1, len(order) - 1)
     for candidate in _candidates(request, target, fit):
+        # A change that the backend refuses would put one error in another's place.
         if _refused(candidate.request):
             continue
         planner = Planner(candidate.request, candidate.target)
@@ -92,11 +93,13 @@ def _eight_bit_cache(request: BuildRequest, target: GpuType) -> Iterator[_Candid
 def _limits(request: BuildRequest, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
     """Smaller limits; with the largest batch that is served whole, else shorter passes or requests."""
     engine, traffic = request.engine, request.traffic
+    # Floors: half of what was asked, and what the recipe's traffic needs.
     requests = max(engine.max_batch_size // 2, (traffic and traffic.concurrency) or 1)
     length = max(engine.max_seq_len // 2, traffic.input_tokens + traffic.output_tokens if traffic else 1)
     if requests <= fit.largest_batch < engine.max_batch_size:
         yield _changed(request, target, "max_batch_size", fit.largest_batch, "fewer requests at once")
     tokens = engines.backend(engine.backend).memory.limits(request).num_tokens
+    # A pass holds one token of each request at least.
     while (tokens := tokens // 2) >= max(LEAST_TOKENS, engine.max_batch_size):
         shorter = engine.model_copy(update={"options": {**engine.options, "max_num_tokens": tokens}})
         change = {"engine.options.max_num_tokens": tokens}

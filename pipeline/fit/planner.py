@@ -30,6 +30,7 @@ class Planner:
     def fit(self) -> Fit:
         """Predicts everything but the fix."""
         ranks = self.ranks(self.request.engine)
+        # Every rank keeps a part of every request, so the tightest one decides for all.
         fullest = max(ranks, key=lambda rank: rank.used_bytes)
         requests = min(rank.requests for rank in ranks)
         fit = Fit(
@@ -42,13 +43,14 @@ class Planner:
             largest_seq_len=self._largest("max_seq_len", self.request.shape.max_position_embeddings),
             traffic_requests=self._traffic(fullest),
             verdict="fits",
-            reason="",
+            reason="",  # both are replaced below: they are read off the other fields
         )
         return replace(fit, verdict=self.verdict(ranks), reason=self._reason(fit))
 
     def verdict(self, ranks: Sequence[RankMemory]) -> Verdict:
         """The verdict alone."""
         requests = min(rank.requests for rank in ranks)
+        # All ranks are on one type of GPU: the first one's room is everybody's.
         if requests < 1 or self._build_gpu_bytes(ranks) > ranks[0].room:
             return "impossible"
         return "fits" if requests >= self.request.engine.max_batch_size else "queues"
@@ -58,6 +60,7 @@ class Planner:
         request = replace(self.request, engine=engine)
         stages = self.stages(request, self._backend.memory.limits(request))
         places = [Place(engine.tp, engine.pp, rank, engine.ep) for rank in range(engine.world_size)]
+        # Ranks of a stage are alike, so each stage is computed once.
         return tuple(replace(stages[place.pp_rank], rank=place.rank) for place in places)
 
     def stages(self, request: BuildRequest, sizes: Limits) -> list[RankMemory]:
@@ -69,6 +72,7 @@ class Planner:
 
         The twin of an engine that checks drafts is built too: it computes the logits of every token.
         """
+        # Parts are built one after another, so the larger one decides, not the sum.
         every = [*ranks, *(self._twin.ranks(self._twin.request.engine) if self._twin else ())]
         memory = self._backend.memory
         return max(memory.build_gpu_bytes(rank.weights, rank.activations) for rank in every)
@@ -91,7 +95,7 @@ class Planner:
         every = rank_bytes(
             request.shape, request.precision, engine.tp, engine.pp, request.kv_cache, engine.ep
         )
-        return every[:: engine.tp]
+        return every[:: engine.tp]  # tp_rank changes fastest: the first of each stage
 
     @cached_property
     def _drafting(self) -> "Planner | None":
@@ -103,6 +107,7 @@ class Planner:
             self.request,
             shape=draft,
             precision=Precision.parse(spec.draft_format),
+            # A dense draft model has no experts that `ep` could spread.
             engine=engine if draft.experts else engine.model_copy(update={"ep": 1}),
             kv_cache="auto",
             speculative=None,
@@ -125,6 +130,7 @@ class Planner:
         sizes = [
             rank_bytes(replace(self.request.shape, num_layers=layers), plain, tp, 1)[0] for layers in (1, 2)
         ]
+        # Embedding, head and last norm are in both, and cancel out.
         return sizes[1] - sizes[0]
 
     def stage(self, request: BuildRequest, sizes: Limits, stage: int) -> RankMemory:
@@ -133,6 +139,7 @@ class Planner:
         per_token = formulas.kv_token_bytes(shape, request.kv_cache, engine.tp, engine.pp)
         layers = stage_layers(shape.num_layers, engine.pp, stage)
         per_request = formulas.kv_request_bytes(
+            # Windows differ by layer, and so by stage.
             self._backend.memory.cached_tokens(request)[layers.start : layers.stop],
             formulas.kv_layer_bytes(shape, request.kv_cache, engine.tp),
             sizes.seq_len,
@@ -158,16 +165,21 @@ class Planner:
         spec, engine = self.request.speculative, self.request.engine
         if self._drafting is not None:
             memory = self._drafting.stage(self._drafting.request, sizes, stage)
+            # The process is counted with the target.
             return _Proposals(memory.used_bytes - memory.context, memory.kv_per_token, memory.kv_per_request)
+        # Heads are beside the last layer, and so on the last stage.
         if spec is None or stage < engine.pp - 1:
             return _Proposals(0, 0, 0)
+        # EAGLE's net is a layer with keys and values; Medusa's heads keep none.
         layers = 1 if spec.mode == "eagle" else 0
         per_token = layers * formulas.kv_layer_bytes(self.request.shape, self.request.kv_cache, engine.tp)
         read = -(-self.request.heads_bytes // engine.tp) if spec.mode == "medusa" else 0
+        # The bytes of the heads where they were read, else a formula.
         return _Proposals(read or self._head_weights, per_token, per_token * sizes.seq_len)
 
     def _activations(self, sizes: Limits, stage: int) -> int:
         shape, engine = self.request.shape, self.request.engine
+        # Stages before the last compute no logits.
         head = formulas.head_bytes(shape, engine.tp, sizes.logit_rows if stage == engine.pp - 1 else 0)
         return self._backend.memory.activation_bytes(self.request, sizes.num_tokens) + head
 

@@ -89,8 +89,10 @@ def arguments(bench: Bench, load: Load, scratch: Path) -> list[str]:
         *(("--ep", str(experts)) if experts else ()),
         *("--kv_cache_free_gpu_mem_fraction", str(kv_cache.get("free_gpu_memory_fraction", 0.9))),
         "--enable_chunked_context" if settings.get("enable_chunked_prefill") else "--disable_chunked_context",
+        # The command takes the policy in small letters, the LLM API in capitals.
         *("--scheduler_policy", scheduler.get("capacity_scheduler_policy", "GUARANTEED_NO_EVICT").lower()),
         *("--concurrency", str(load.batch), "--num_requests", str(load.num_requests)),
+        # Without streaming the report has no times of tokens, see `figures.of_report`.
         *("--warmup", str(load.batch), "--streaming"),
     ]
 
@@ -99,6 +101,7 @@ def run(bench: Bench, load: Load, scratch: Path) -> dict[str, float]:
     """Runs it and returns all figures but memory; BuildFailed with the end of its log when it fails."""
     (scratch / "dataset.jsonl").write_text(dataset(load))
     report = scratch / "report.json"
+    # A report of an earlier run must not pass for this one's.
     report.unlink(missing_ok=True)
     argv = command(
         bench.toolchain,

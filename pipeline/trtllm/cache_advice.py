@@ -33,6 +33,7 @@ def host_offload(recipe: Recipe, shape: ModelShape, change: str) -> Advice | Non
     per_token = (
         2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * (2 if recipe.kv_cache == "auto" else 1)
     )
+    # Each rank keeps its own heads and layers of a token, so the ranks' memories add up.
     tokens = HOST_CACHE_BYTES * recipe.engine.world_size // per_token
     return Advice(
         id="host_offload",

@@ -66,6 +66,7 @@ class Engine:
         self.runtime, self.about, self.scratch = runtime, runtime.about, scratch
         self.session: Session | None = None
         self.loaded: Mapping[str, Any] = {}
+        # Before any process of ours, so that peaks count ours only.
         self.idle_bytes = used_bytes()
 
     def score(self, tokens: Tensor, targets: Tensor, indices: Tensor) -> Iterator[Scores]:
@@ -77,6 +78,7 @@ class Engine:
             raise SourceError(self.runtime.unscored)
         length = tokens.shape[1]
         self._check(1, length + 1)  # the runtime makes one token of every prompt
+        # Every position has a row of float32 logits, so long sequences make small batches.
         each = max(1, LOGITS_BYTES // (4 * length * self.about["vocab_size"]))
         size = min(self.about["max_batch_size"], each)
         parts = (torch.split(array, size) for array in (tokens, targets, indices))
@@ -84,11 +86,13 @@ class Engine:
             yield self._score(dict(zip(("tokens", "targets", "indices"), part, strict=True)))
 
     def _score(self, arrays: Mapping[str, Tensor]) -> Scores:
+        # As files: a worker in a container is not reached by pipes.
         files = {name: str(self.scratch / f"{name}.npy") for name in arrays}
         for name, file in files.items():
             np.save(file, arrays[name].numpy())
         out = str(self.scratch / "scores.npz")
         params: dict[str, Any] = {**files, "out": out, "vocab_size": self.about["vocab_size"]}
+        # The twin takes the engine's place, and stays until something else is asked.
         self._loaded(self.runtime.scoring).call("score", **params)
         with np.load(out) as saved:
             return Scores(**{name: torch.from_numpy(saved[name]) for name in ("targets", "indices", "top1")})
@@ -133,6 +137,7 @@ class Engine:
             vocab_size=self.about["vocab_size"],
         )
         if self.runtime.bench is not None:
+            # trtllm-bench loads the model itself, and there is no room for two.
             self.close()
             with Peak(self.idle_bytes) as peak:
                 speeds = run(self.runtime.bench, load, self.scratch)
@@ -145,6 +150,7 @@ class Engine:
     def close(self) -> None:
         """Ends the engine's process, if it runs."""
         if self.session is not None:
+            # Forgotten first: whatever happens while it ends, it is not ended twice.
             session, self.session = self.session, None
             session.__exit__(None, None, None)
 
@@ -185,11 +191,13 @@ def _timed(session: Session, load: Load) -> list[dict[str, Any]]:
 @contextmanager
 def opened(make: Callable[[Path], Runtime]) -> Iterator[Engine]:
     """An engine for the block; `make` gets a directory that exists as long."""
+    # A container's user may leave files that are not ours to remove.
     with tempfile.TemporaryDirectory(prefix="enginery-engine-", ignore_cleanup_errors=True) as scratch:
         engine = Engine(make(Path(scratch)), Path(scratch))
         try:
             yield engine
         except BaseException:
+            # Killed and not asked to stop: after a failure it may not answer, or not for long.
             engine.abandon()
             raise
         engine.close()

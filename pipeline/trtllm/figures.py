@@ -15,6 +15,7 @@ def of_runs(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
     Tokens that come together count as come one after another at equal distances.
     """
+    # A request may end at its first token: without a gap there is no median.
     if any(len(request) < 2 for run in runs for request in run["times"]):
         raise BuildFailed("a request got less than two tokens; there is no time between tokens to measure")
     first = [1000 * request[0] for run in runs for request in run["times"]]

@@ -19,7 +19,7 @@ def used_bytes() -> int:
         raise BackendUnavailable(
             "nvidia-smi does not tell how much GPU memory is in use; install the driver's tools on PATH"
         )
-    return sum(int(row) << 20 for row in rows)
+    return sum(int(row) << 20 for row in rows)  # nvidia-smi says MiB
 
 
 class Peak:
@@ -42,6 +42,7 @@ class Peak:
         """Samples once more and ends."""
         self.done.set()
         self.thread.join()
+        # After a failure, an error of this query would hide the cause.
         if kind is None:
             self.most = max(self.most, used_bytes())
 

@@ -60,6 +60,7 @@ def one_per_rank(params: EngineParams) -> tuple[Device, ...]:
 
 def visible(chosen: Sequence[Device]) -> str:
     """Value of CUDA_VISIBLE_DEVICES that leaves these GPUs to a process."""
+    # Not indices: CUDA may number GPUs in another order than the driver does.
     return ",".join(device.uuid for device in chosen)
 
 
@@ -83,6 +84,7 @@ def take(candidates: Sequence[Device], gpu: str | None, sm: int | None, at_most:
     BackendUnavailable if there is none of the type, if it has not the compute capability `sm`, or if all are
     in use, with who uses them.
     """
+    # All ranks run on one kind of GPU: kernels are chosen on it.
     kind = gpu or candidates[0].name
     of_kind = [device for device in candidates if device.name == kind]
     if not of_kind or (sm is not None and of_kind[0].sm != sm):
@@ -92,6 +94,7 @@ def take(candidates: Sequence[Device], gpu: str | None, sm: int | None, at_most:
             f"the engine is for {expected}, the GPUs here are {have}; an engine is built on the type of GPU "
             "that serves it: build there, or change engine.target"
         )
+    # Memory too, because in a container the processes of others are not seen.
     free = [device for device in of_kind if not device.users and device.used_bytes <= IDLE_BYTES]
     if not free:
         uses = "; ".join(f"GPU {device.index} ({device.name}): {_use(device)}" for device in of_kind)
@@ -106,6 +109,7 @@ def _query(kind: str, fields: Sequence[str]) -> list[list[str]]:
     argv = ["nvidia-smi", f"--query-{kind}={','.join(fields)}", "--format=csv,noheader,nounits"]
     text = process.capture(argv, timeout_s=60) or ""
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
+    # Anything else is a message and no row.
     return [row for row in rows if len(row) == len(fields)]
 
 
@@ -115,7 +119,7 @@ def _device(row: Sequence[str], users: Mapping[str, list[str]]) -> Device:
         index=int(index),
         uuid=uuid,
         name=name,
-        sm=round(float(capability) * 10),
+        sm=round(float(capability) * 10),  # a product of floats may miss the whole number
         memory_bytes=int(total) << 20,
         used_bytes=int(used) << 20,
         driver=driver,

@@ -26,6 +26,7 @@ def prove(engine: LoadedEngine, vocab_size: int, max_seq_len: int) -> dict[str, 
     (scores,) = engine.score(tokens, targets, targets.unsqueeze(-1))
     if not torch.isfinite(scores.targets).all():
         raise BuildFailed("the engine loads, but its log-probabilities are not finite")
+    # A position scores the token after it: the prompt's last one, the first that was generated.
     likely = scores.top1[0, len(prompt) - 1 :].tolist()
     agree = sum(expected == token for expected, token in zip(likely, generated, strict=True)) / count
     if agree < AGREE:

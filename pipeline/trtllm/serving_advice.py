@@ -38,6 +38,7 @@ def batch_for_latency(recipe: Recipe, shape: ModelShape) -> Advice | None:
         return None
     if batch < 4 * traffic.concurrency:
         return None
+    # Room for twice the requests that come is kept.
     spared = decoder_bytes(batch - 2 * traffic.concurrency, shape.vocab_size) / 1e9
     return Advice(
         id="batch_for_latency",

@@ -25,6 +25,7 @@ def served_limits(request: BuildRequest, settings: Mapping[str, Any], *, gathers
     refuses that, and only proposed tokens have logits.
     """
     engine = request.engine
+    # Built engines have these options at the top, the LLM API has them in a mapping.
     cache = {**settings, **(settings.get("kv_cache_config") or {})}
     drafted = request.speculative.max_draft_len if request.speculative else 0
     batch, seq_len = engine.max_batch_size, engine.max_seq_len + drafted
@@ -54,6 +55,7 @@ def buffer_bytes(request: BuildRequest, limits: Limits, *, last_stage: bool) -> 
     if not last_stage:
         return formulas.runtime_bytes(0, 0, sequences, limits.seq_len)
     vocab = padded_vocab(request.shape, request.engine.tp)
+    # Whatever is gathered, each request needs a row to pick its next token from.
     rows = max(limits.logit_rows, limits.batch)
     runtime = formulas.runtime_bytes(rows, vocab, sequences, limits.seq_len)
     return runtime + formulas.decoder_bytes(sequences, vocab)

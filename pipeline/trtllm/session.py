@@ -56,7 +56,9 @@ class Session:
     def __enter__(self) -> Self:
         """Starts the process and waits until the engine is loaded."""
         self.alive = (self.place / "alive").open("w")
+        # The worker ends when the lock is free: the kernel frees it even where this process is killed.
         fcntl.flock(self.alive, fcntl.LOCK_EX)
+        # Each side opens the other's file for reading, maybe before a line is in it.
         for name in ("requests", "answers"):
             (self.place / name).touch()
         paths = {name: str(self.place / name) for name in ("alive", "requests", "answers")}
@@ -67,6 +69,7 @@ class Session:
         self.service = process.start(tether.guarded(argv), log=self.log, env=dict(os.environ))
         try:
             self._answer(lambda event: None, "load", time.monotonic() + LOAD_TIMEOUT_S)
+        # `__exit__` does not run after a failure in here.
         except BaseException:
             self.stop()
             raise
@@ -76,6 +79,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends the process."""
+        # After a failure the worker may be stuck in a call: it is killed at once.
         if kind is None:
             self._ask("stop", {})
             ends = time.monotonic() + STOP_TIMEOUT_S
@@ -127,13 +131,16 @@ class Session:
         with (self.place / "answers").open() as file:
             file.seek(self.heard)
             text = file.read()
+        # In bytes, as `seek` counts; answers are JSON in ASCII, so a read ends inside no character.
         self.heard += len(text.encode())
+        # The last piece is half a line where the worker is still writing.
         *lines, self.pending = (self.pending + text).split("\n")
         return [json.loads(line) for line in lines]
 
     def _require(self, name: str, deadline: float | None) -> None:
         """Raises BuildFailed where no answer will come."""
         code = self.service.child.poll()
+        # A worker that answered before it ended has answered.
         if code is not None and not (self.place / "answers").read_bytes()[self.heard :]:
             raise self._failure(name, f"the process ended by itself, {process.describe_exit(code)}")
         if deadline is not None and time.monotonic() > deadline:

@@ -30,6 +30,7 @@ def _matches(target: str, gpu: Gpu) -> bool:
         return False
     base, *forms = target.split("-")
     words = set(re.split(r"[\s-]+", gpu.name.lower()))
+    # Both ways: a target without a form is not a GPU that has one.
     return base in words and words & FORMS == set(forms) & FORMS
 
 

@@ -22,7 +22,7 @@ class Aoti:
     uses_toolchain = False
     on_gpu = False
     quantizes_at_build = False
-    holds_code = True
+    holds_code = True  # the packages of the stages are native code
     server = None
     memory = AotiMemory()
     advice: tuple[Rule, ...] = ()
@@ -57,6 +57,7 @@ class Aoti:
                 f"it computes none, {', '.join(ROTARY_SCALINGS)}"
             )
         original = (shape.rope_scaling or {}).get("original_max_position_embeddings")
+        # `weights.rotary_tables` raises at the same bound; here it is said before anything is compiled.
         if scaling == "longrope" and original is not None and engine.max_seq_len > original:
             problems.append(
                 f"engine.max_seq_len: {engine.max_seq_len} exceeds {original}, beyond which longrope rotates "
@@ -82,6 +83,7 @@ class Aoti:
         """What of the host enters the engine's key: torch, compiler, instruction set, cores to share."""
         host = request.host
         tools = {name: host.tools.get(name) for name in ("torch", "c++")}
+        # Code is compiled for this CPU's instructions; `threads: auto` divides its cores among the ranks.
         return {**tools, "cpu": host.cpu, "cores": host.cores}
 
     def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:

@@ -16,14 +16,15 @@ class AotiMemory:
     def limits(self, request: BuildRequest) -> Limits:
         """Prompts run in passes, and the KV cache is allocated whole."""
         engine = request.engine
+        # Logits are float32; `calls` cuts prompts into passes by the same bound.
         rows = max(1, LOGITS_BYTES // (4 * engine.max_batch_size * request.shape.vocab_size))
         tokens = engine.max_batch_size * min(engine.max_seq_len, rows)
         return Limits(
             batch=engine.max_batch_size,
-            seq_len=engine.max_seq_len + 1,
+            seq_len=engine.max_seq_len + 1,  # the last position is for padding
             num_tokens=tokens,
             logit_rows=tokens,
-            tokens_per_block=1,
+            tokens_per_block=1,  # a layer's cache is one tensor, not blocks
             free_fraction=1.0,
         )
 

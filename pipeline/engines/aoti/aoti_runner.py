@@ -49,6 +49,7 @@ class Engine:
 
     def score(self, tokens: Tensor, targets: Tensor, indices: Tensor) -> Iterator[Scores]:
         """Scores sequences (S, T) batch by batch; `targets` (S, T) and `indices` (S, T, K), all int64."""
+        # Batches are split below, so only the length can exceed what was built.
         self._check(1, tokens.shape[1])
         batches = (torch.split(each, self.about["max_batch_size"]) for each in (tokens, targets, indices))
         for part in zip(*batches, strict=True):
@@ -77,12 +78,14 @@ class Engine:
     def measure(self, batch: int, prompt_len: int, new_tokens: int, repeats: int) -> dict[str, float]:
         """Times greedy decoding of random prompts, after one run that is not counted."""
         self._check(batch, prompt_len + new_tokens)
+        # The same prompts at every measurement, so that two engines can be compared.
         random = torch.Generator().manual_seed(0)
         prompts = torch.randint(0, self.about["vocab_size"], (batch, prompt_len), generator=random).tolist()
         runs = [
             self.ranks.call("measure", prompts=prompts, new_tokens=new_tokens) for _ in range(repeats + 1)
         ]
         timed = [run[self.leader] for run in runs[1:]]
+        # A process's peak never falls, so the last run's figures cover the runs before it.
         peak = sum(rank["peak_bytes"] for rank in runs[-1])
         return {**_speed(timed, batch, new_tokens), "peak_memory_bytes": peak}
 
@@ -97,6 +100,7 @@ def _speed(runs: Sequence[Mapping[str, Any]], batch: int, new_tokens: int) -> di
     first = [1000 * run["ttft_s"] for run in runs]
     gaps = [1000 * gap for run in runs for gap in run["itl_s"]]
     rate = median(new_tokens / run["total_s"] for run in runs)
+    # One new token leaves no gap to measure; the whole run is then the only rate there is.
     decode = 1000 / median(gaps) if gaps else rate
     return {
         "ttft_ms_p50": percentile(first, 50),
@@ -130,6 +134,7 @@ class Local:
 def load(directory: Path) -> Iterator[Engine]:
     """Loads an engine and starts its ranks; they end with the block."""
     about = json.loads((directory / "engine.json").read_text())
+    # One rank has no peers, so it needs neither a process nor a group of its own.
     if about["world_size"] == 1:
         yield Engine(directory, Local(directory))
         return

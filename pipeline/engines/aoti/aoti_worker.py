@@ -53,7 +53,9 @@ class Pipe:
     def __init__(self, place: Place, store: Store) -> None:
         arch = place.arch
         self.rank, self.tp, self.leader = place.rank, arch.tp, arch.tp * (arch.pp - 1)
+        # Names of its own: the groups of the stages meet in the same store.
         own = PrefixStore("pipe", store)
+        # A stage waits as long as those before it compute; `group.Ranks` notices the rank that died.
         self.group: Any = dist.ProcessGroupGloo(own, place.rank, arch.world_size, timedelta(days=1))
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -80,10 +82,12 @@ class Rank:
         self.place = Place(rank=rank, arch=arch)
         self.limits = Limits(max_batch_size=about["max_batch_size"], max_seq_len=about["max_seq_len"])
         self.dtype = cast("torch.dtype", getattr(torch, about["dtype"]))
+        # Else every rank would use all cores of the host.
         torch.set_num_threads(about["threads_per_rank"])
         if arch.tp > 1:
             assert store is not None
             own = PrefixStore(f"stage{self.place.stage}", store)
+            # The first group of the process: compiled code knows it by the name in `blocks.GROUP`.
             dist.init_process_group("gloo", store=own, rank=rank % arch.tp, world_size=arch.tp)
         self.pipe = Pipe(self.place, store) if store is not None and arch.pp > 1 else None
         tensors = bind(directory, arch, rank, self.dtype, self.limits.capacity)
@@ -99,11 +103,14 @@ class Rank:
 
         A position of `max_seq_len` marks padding: it is written where no request looks.
         """
+        # Every rank sees the tokens; later stages use their shape only.
         x = tokens
         if not self.place.first:
             assert self.pipe is not None
             x = self.pipe.receive((*tokens.shape, self.place.arch.hidden_size), self.dtype)
+        # `single` has the shape (1, 1) alone; one token each of two requests is `many` already.
         graph = self.graphs["single" if tokens.numel() == 1 else "many"]
+        # Request b is row b of the cache: a smaller batch takes the first rows.
         caches = [cache[: len(tokens)] for cache in self.caches]
         out: Tensor = graph(x, positions, self._window(positions), rows, caches)
         if self.place.last:
@@ -114,6 +121,7 @@ class Rank:
 
     def _window(self, positions: Tensor) -> Tensor:
         """Returns the cached positions that any of the tokens sees: 0 .. S-1."""
+        # The position of padding would stretch the window to the whole cache.
         real = torch.where(positions < self.limits.max_seq_len, positions, 0)
         return self.counting[: int(real.max()) + 1]
 
@@ -139,7 +147,9 @@ class Graph:
             raise SourceError(
                 f"{package.parent}: tensors {missing} are missing; convert the checkpoint again"
             )
+        # The rank may hold tensors that this graph does not read.
         constants = {fqn: tensors[fqn] for fqn in names}
+        # `user_managed`: both graphs read the rank's own tensors in place, and copy none.
         use_inactive, check_full_update, user_managed = False, True, True
         self.loader.load_constants(constants, use_inactive, check_full_update, user_managed)
 

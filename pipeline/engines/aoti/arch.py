@@ -146,6 +146,7 @@ def _parse(raw: Mapping[str, Any], checkpoint: Path) -> Arch:
         num_hidden_layers=num_layers,
         num_attention_heads=heads,
         num_key_value_heads=raw.get("num_key_value_heads", heads),
+        # Not every model has hidden_size / heads: the field decides where there is one.
         head_size=raw.get("head_size") or raw["hidden_size"] // heads,
         intermediate_size=raw["intermediate_size"],
         vocab_size=raw["vocab_size"],
@@ -153,6 +154,7 @@ def _parse(raw: Mapping[str, Any], checkpoint: Path) -> Arch:
         rotary_base=raw["rotary_base"],
         rotary_scaling=_scaling(raw),
         rope_local_base_freq=raw.get("rope_local_base_freq"),
+        # Without a list of its own, a window is that of every layer.
         layer_windows=tuple(raw.get("layer_windows") or [raw.get("sliding_window")] * num_layers),
         hidden_act=hidden_act,
         inter_layernorms=bool(raw.get("inter_layernorms", False)),
@@ -197,5 +199,5 @@ def _scaling(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
         "rope_type": "longrope",
         "short_factor": short,
         "original_max_position_embeddings": original,
-        "factor": raw["max_position_embeddings"] / original,
+        "factor": raw["max_position_embeddings"] / original,  # how far the context was stretched
     }

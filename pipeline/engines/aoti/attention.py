@@ -38,12 +38,14 @@ class Step:
         """Applies rotary embedding to heads: (B, T, heads, D)."""
         cos, sin = self.rotary[local]
         first, second = x.chunk(2, -1)
+        # The table of sines has its first half negated, so that nothing is negated here.
         swapped = torch.cat([second, first], -1)
         return (x.float() * cos + swapped.float() * sin).to(x.dtype)
 
     def remember(self, cache: Tensor, new: Tensor) -> Tensor:
         """Writes (B, T, K, D) at the tokens' positions; returns the part of the cache to attend to."""
         rows = torch.arange(new.shape[0], device=new.device).unsqueeze(1)
+        # In place. Padding writes one position several times, in any order: nobody reads it.
         cache.index_put_((rows, self.positions), new)
         return cache[:, : self.length]
 
@@ -75,8 +77,10 @@ class Attention(nn.Module):
         query, key = (
             step.rotate(x, local=self.local) for x in (self.q_layernorm(query), self.k_layernorm(key))
         )
+        # Keys are cached rotated: the angle of a position never changes.
         k = step.remember(cache[0], self._stored(key)).transpose(1, 2)
         v = step.remember(cache[1], self._stored(value)).transpose(1, 2)
+        # Query heads of one KV head lie side by side: head q reads KV head q // Q.
         query, visible = torch.unflatten(query, 2, (self.kv_heads, self.queries)), step.visible[self.window]
         attend = self._one if step.single else self._many
         seen = attend(query, k, v, visible)
@@ -93,20 +97,25 @@ class Attention(nn.Module):
         """Attends from the newest token, as sums that the compiler fuses: (1, 1, K, Q, D) -> (1, 1, KQD)."""
         scale = self.kv_cache_scaling_factor
         scores = (query[0, 0].float().unsqueeze(2) * kv.units(k[0]).unsqueeze(1)).sum(-1)
+        # One scale per layer: it multiplies the scores, so that cached keys stay in their stored units.
         scores = self._capped(scores * (self.scale if scale is None else self.scale * scale))
         if visible is not None:
             scores = torch.where(visible[0], scores, -torch.inf)
+        # Softmax without its division, which comes after the sum: once per channel, not per position.
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         seen: Tensor = (weights.unsqueeze(-1) * kv.units(v[0]).unsqueeze(1)).sum(-2)
         total = weights.sum(-1, keepdim=True)
+        # Dividing by total / scale puts the values' own scale back.
         seen = seen / (total if scale is None else total / scale)
         return seen.to(query.dtype).flatten().view(1, 1, -1)
 
     def _many(self, query: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """Attends with the library kernel; the Q heads of a KV head count as tokens: no copy of the cache."""
+        # `Stage._visible` leaves the mask out in the single-token graph only.
         assert visible is not None
         batch, time = visible.shape[:2]
         folded = query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+        # In the order of the folded queries: for each of the Q heads, all its tokens.
         mask = visible.unsqueeze(1).expand(-1, self.queries, -1, -1).flatten(1, 2).unsqueeze(1)
         if self.kv_cache_scaling_factor is not None:
             k, v = (kv.values(each, self.kv_cache_scaling_factor, query.dtype) for each in (k, v))

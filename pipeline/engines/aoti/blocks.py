@@ -71,6 +71,7 @@ class RmsNorm(nn.Module):
         """Normalizes the last axis."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        # Which of the two products is rounded is a part of the model: the other one gives other bits.
         if self.round_last:
             return (self.weight.float() * wide).to(x.dtype)
         return self.weight * wide.to(x.dtype)

@@ -40,9 +40,11 @@ def build(job: EngineJob, progress: Progress) -> None:
         tuning=Tuning(kept=out / TUNING, earlier=job.places.tuning) if options.autotune else None,
         threads=rank_threads(options, arch),
     )
+    # Compilers write paths into what they make: the same job has the same path.
     with _compilers_place(out, name_of(job)):
         stages = _compile_stages(plan, checkpoint, out, progress)
     _place_weights(checkpoint, out, arch)
+    # Last, because it reads the sizes of packages and weights in `out`.
     (out / "engine.json").write_text(json.dumps(_description(plan, params, stages, out), indent=1) + "\n")
 
 
@@ -57,6 +59,7 @@ def _compilers_place(out: Path, name: str) -> Iterator[None]:
     work.mkdir()
     with fixed_place(work, name) as place, temporary_cache_dir(str(place)):
         yield
+    # After a failure it stays: the caller discards all of `out`.
     shutil.rmtree(work)
 
 
@@ -80,10 +83,12 @@ def _check_same(params: EngineParams, arch: Arch) -> None:
 def _compile_stages(plan: Plan, checkpoint: Path, out: Path, progress: Progress) -> list[str]:
     """Compiles each different stage once; returns the package file of every stage."""
     arch = plan.arch
+    # Reversed, so that the first stage of a role is the one that stays.
     first_of = {_role(arch, stage): stage for stage in reversed(range(arch.pp))}
     total, done = len(first_of) * len(GRAPHS), 0
     with fake_group(arch.tp):
         for stage in sorted(first_of.values()):
+            # The stage's first rank stands for its peers: what differs between them is data, not code.
             tensors = bind(checkpoint, arch, stage * arch.tp, plan.dtype, plan.limits.capacity)
             compiled = {}
             for graph in GRAPHS:
@@ -152,6 +157,7 @@ def _description(plan: Plan, params: EngineParams, stages: list[str], out: Path)
         "kv_cache": str(kept).removeprefix("torch."),
         "kv_bytes_per_token": arch.kv_bytes_per_token(kept.itemsize),
         "kv_cache_bytes": cache,
+        # Weights as they lie in memory, and the cache, which is allocated whole.
         "memory_bytes_per_rank": [loaded_bytes(out, arch, rank) + cache for rank in range(arch.world_size)],
         "toolchain": {**params.toolchain, "torch": torch.__version__},
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

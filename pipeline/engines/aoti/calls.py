@@ -32,6 +32,7 @@ def score(
     targets (B, T) and of the indices (B, T, K), and the most likely token `top1` (B, T).
     """
     parts = []
+    # Only what is asked for outlives a chunk, whose logits take up to LOGITS_BYTES.
     for chunk, out in _prefill(rank, torch.from_numpy(tokens)):
         logprobs = out.log_softmax(-1)
         parts.append({
@@ -53,12 +54,13 @@ def logits(rank: Rank, on_event: Event, tokens: Array) -> Array | None:
 def _prefill(rank: Rank, tokens: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Runs prompts (B, T) in chunks whose logits fit; yields each chunk and its logits where they end up."""
     batch, time_ = tokens.shape
-    step = max(1, LOGITS_BYTES // (4 * batch * rank.place.arch.vocab_size))
+    step = max(1, LOGITS_BYTES // (4 * batch * rank.place.arch.vocab_size))  # float32 logits
     for start in range(0, time_, step):
         chunk = slice(start, min(start + step, time_))
         part = tokens[:, chunk].contiguous()
         positions = torch.arange(chunk.start, chunk.stop).repeat(batch, 1)
         out = rank.step(part, positions, torch.arange(part.numel()))
+        # Other ranks of the last stage have the same logits; they run every step and answer nothing.
         if out is not None and rank.place.leads:
             yield chunk, out.view(*part.shape, -1)
 
@@ -75,6 +77,7 @@ def generate(
     `sampling` holds `temperature` (0: most likely token), `seed` and `stop` (token ids that end a request).
     """
     decoder = Decoder(rank, prompts, sampling)
+    # Every rank saw the same tokens and stops at the same step: no message says so.
     while decoder.num_new < max_new_tokens and not decoder.finished:
         token = decoder.advance()
         if rank.place.leads:
@@ -93,6 +96,7 @@ class Decoder:
         self.ended = [False] * len(prompts)
         self.num_new = 0
         self.tokens, self.positions = _padded(prompts, rank.limits.max_seq_len)
+        # Where each prompt's last token is, counted through the padded batch.
         self.rows = torch.arange(len(prompts)) * self.tokens.shape[1] + self.lengths - 1
 
     @property
@@ -108,10 +112,12 @@ class Decoder:
             new.append(None if self.ended[index] else token)
             if not self.ended[index]:
                 self.texts[index].append(token)
+            # Prompt and answer together have reached the end of the cache.
             full = int(self.lengths[index]) + self.num_new + 1 >= self.rank.limits.max_seq_len
             self.ended[index] |= token in self.stop or full
         self.tokens = chosen.unsqueeze(1)
         ended = torch.tensor(self.ended)
+        # Ended requests stay in the batch as padding, so that rows keep their requests.
         positions = torch.where(ended, self.rank.limits.max_seq_len, self.lengths + self.num_new)
         self.positions, self.rows = positions.unsqueeze(1), torch.arange(len(chosen))
         self.num_new += 1
@@ -119,11 +125,13 @@ class Decoder:
 
     def _choose(self, logits: Tensor | None) -> Tensor:
         """Picks the next tokens (B,) on the last stage, which sends them to the others."""
+        # Room for the leader's choice on stages that compute no logits.
         chosen = torch.zeros(len(self.texts), dtype=torch.int64)
         if logits is not None:
             chosen = logits.argmax(-1)
             if self.temperature > 0:
                 weights = (logits / self.temperature).softmax(-1)
+                # Ranks of the last stage draw alike: same logits, and generators of the same seed.
                 chosen = torch.multinomial(weights, 1, generator=self.random).squeeze(1)
         return self.rank.share(chosen)
 
@@ -141,13 +149,14 @@ def _padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Ten
 
 def measure(rank: Rank, on_event: Event, prompts: Sequence[Sequence[int]], new_tokens: int) -> dict[str, Any]:
     """Times one greedy run: seconds to the first token and between tokens; peak bytes of the rank."""
+    # No stop tokens: every run makes the same number of steps.
     decoder = Decoder(rank, prompts, {"temperature": 0.0, "seed": 0, "stop": ()})
     marks = [time.perf_counter()]
     for _ in range(new_tokens):
         decoder.advance()
         marks.append(time.perf_counter())
     gaps = [after - before for before, after in itertools.pairwise(marks)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # from KiB
     return {"ttft_s": gaps[0], "itl_s": gaps[1:], "total_s": marks[-1] - marks[0], "peak_bytes": peak}
 
 

@@ -69,12 +69,14 @@ def package(graphs: Mapping[str, list[str]], target: Path) -> None:
 
 def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bool) -> ExportedProgram:
     limits = plan.limits
+    # Without memory: the weights are assigned below, not copied into the module.
     with torch.device("meta"):
         module = Stage(plan.arch, plan.dtype, stage, limits.capacity, single=single)
     names = module.state_dict().keys()
     module.load_state_dict({name: tensors[name] for name in names}, assign=True)
     if single and plan.tuning is not None:
         plan.ways.update(use_faster_ways(module, plan.tuning, kernel_options(plan)))
+    # Export takes sizes of 0 and 1 for constants, so the examples of sizes that vary are larger.
     batch, time, length = (1, 1, 4) if single else (min(2, limits.max_batch_size), 3, 4)
     shape = (batch, time) if stage == 0 else (batch, time, plan.arch.hidden_size)
     x = torch.zeros(shape, dtype=torch.int64 if stage == 0 else plan.dtype)
@@ -93,6 +95,7 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
     if single:
         return (None, None, length, None, [None] * num_caches)
     time = Dim("time", min=1, max=limits.max_seq_len)
+    # A batch of at most one has no size that varies.
     batch = {0: Dim("batch", min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
     rows = (
         {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)}
@@ -107,7 +110,7 @@ def inductor_options(plan: Plan) -> dict[str, Any]:
     return {
         **kernel_options(plan),
         "aot_inductor.package": True,
-        "aot_inductor.package_constants_in_so": False,
+        "aot_inductor.package_constants_in_so": False,  # weights stay in the rank files
         "aot_inductor.compile_wrapper_opt_level": "O0",
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.enable_frame_pointer": False,

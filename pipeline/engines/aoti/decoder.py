@@ -95,6 +95,7 @@ class Embedding(nn.Module):
     def _looked_up(self, tokens: Tensor) -> Tensor:
         if self.tp == 1:
             return F.embedding(tokens, self.weight)
+        # Tokens of other ranks look row 0 up; the mask makes it zero before the ranks are summed.
         local = tokens - cast("Tensor", self.start)
         local_mask = (local >= 0) & (local < self.rows)
         rows = F.embedding(torch.where(local_mask, local, 0), self.weight)
@@ -121,9 +122,11 @@ class Stage(nn.Module):
         super().__init__()
         self.arch, self.first, self.last, self.single = arch, stage == 0, stage == arch.pp - 1, single
         self.transformer = Transformer(arch, dtype, stage)
+        # A set: layers with the same window share a mask.
         self.windows, self.capacity = set(arch.stage_windows(stage)), capacity
         self.tables = ("cos", "sin", *(("cos_local", "sin_local") if arch.rope_local_base_freq else ()))
         for name in self.tables:
+            # A placeholder of float32: `weights.bind` computes the tables.
             table = torch.empty((capacity, arch.head_size), device="meta")
             self.register_buffer(name, table)
         if self.last:
@@ -145,6 +148,7 @@ class Stage(nn.Module):
 
     def _step(self, positions: Tensor, window: Tensor) -> Step:
         tables = [cast("Tensor", getattr(self, name))[positions].unsqueeze(2) for name in self.tables]
+        # Pairs: the model's own tables at 0 and 1, those of the local base at 2 and 3.
         rotary = {bool(at): (tables[at], tables[at + 1]) for at in range(0, len(tables), 2)}
         visible = {width: self._visible(positions, window, width) for width in self.windows}
         return Step(self.single, positions, window.shape[0], rotary, visible)
@@ -162,7 +166,9 @@ class Stage(nn.Module):
         chosen = x.flatten(0, 1) if self.single else x.flatten(0, 1)[rows]
         logits: Tensor = self.lm_head(self.transformer.ln_f(chosen), single=self.single)
         if self.arch.tp > 1:
+            # Gathering stacks ranks along the rows; each has a part of the columns, so they move behind.
             whole = collectives.all_gather_tensor(logits, 0, GROUP)
             logits = torch.unflatten(whole, 0, (self.arch.tp, -1)).transpose(0, 1).flatten(1)
+        # Columns beyond the vocabulary are padding, which makes it divisible by tp.
         wide, cap = logits[:, : self.arch.vocab_size].float(), self.arch.final_logit_softcapping
         return wide if cap is None else cap * torch.tanh(wide / cap)

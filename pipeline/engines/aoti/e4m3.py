@@ -27,14 +27,19 @@ SMALLEST = 2.0**-9
 def rounded(x: Tensor) -> Tensor:
     """Rounds float32 to the nearest e4m3 value, ties to even, as float32; beyond the range it is clamped."""
     x = x.clamp(-MAX, MAX)
+    # The exponent without its mantissa: the power of two at or below |x|.
     power = (x.view(torch.int32) & EXPONENT_BITS).view(torch.float32)
+    # Three bits follow the leading one, so steps are an eighth of that power; subnormals have SMALLEST.
     shift = ROUNDER * torch.clamp(power * 0.125, min=SMALLEST)
+    # Not x: the sum has no room for bits below one step, and is rounded to even.
     return (x + shift) - shift
 
 
 def widened(x: Tensor) -> Tensor:
     """Turns e4m3 into the same float32 values; NaN, which no stored tensor holds, is not kept."""
+    # The extended sign is float32's own; four bits end the exponent, and three begin the mantissa.
     bits = (x.view(torch.int8).to(torch.int32) << 20) & SIGN_AND_MAGNITUDE
+    # The exponents' biases, 127 and 7, differ by 120.
     return bits.view(torch.float32) * 2.0**120
 
 

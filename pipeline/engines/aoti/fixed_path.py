@@ -23,10 +23,12 @@ def fixed_place(directory: Path, name: str) -> Iterator[Path]:
     """Shows `directory` under a fixed path of this user for the block; same names take turns."""
     base = Path(tempfile.gettempdir()) / f"enginery-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
+    # The parent is everybody's: another user who made it first could change what it leads to.
     if base.stat().st_uid != os.getuid():
         raise BuildFailed(f"{base} belongs to another user; set TMPDIR to a directory of your own")
+    # The file stays: a lock on one that is removed would not be seen by who opens the next.
     with (base / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held while the block runs
         place = base / name
         place.unlink(missing_ok=True)  # of a build that was killed
         place.symlink_to(directory)

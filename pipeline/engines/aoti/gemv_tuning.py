@@ -62,8 +62,10 @@ def use_faster_ways(stage: nn.Module, tuning: Tuning, options: Mapping[str, Any]
         if times is None:
             seconds = {way: _seconds(linear, way, options) for way in linear.ways}
             times = Times(cpu=cpu, layer=linear.key, seconds=seconds)
+        # Also resets the way, which timing left at the last one.
         linear.way = ways[linear.key] = min(linear.ways, key=times.seconds.__getitem__)
         file = tuning.kept / times.file
+        # Times of an earlier build are written here too, for the build after this one.
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(times.model_dump_json(indent=1) + "\n")
     return ways
@@ -81,12 +83,15 @@ def cpu_name() -> str:
 
 def known(linear: Linear, cpu: str, tuning: Tuning) -> Times | None:
     """What was measured of a layer, by this build or an earlier one; None where nothing holds for it."""
+    # Only for the name, in which seconds have no part.
     name = Times(cpu=cpu, layer=linear.key, seconds={}).file
+    # This build's own first: layers of one shape recur, and are measured once.
     for directory in (tuning.kept, tuning.earlier):
         try:
             times = Times.model_validate_json((directory / name).read_bytes()) if directory else None
         except (OSError, ValidationError):
             continue
+        # The file's name is a shortened digest, so its contents decide; a new way has to be measured.
         if times and (times.cpu, times.layer, {*times.seconds}) == (cpu, linear.key, {*linear.ways}):
             return times
     return None
@@ -99,15 +104,17 @@ def _linears(stage: nn.Module) -> Iterator[Linear]:
 def _seconds(linear: Linear, way: str, options: Mapping[str, Any]) -> float:
     """Times one layer, compiled as it will be."""
     linear.way = way
+    # Forgets what was compiled for the other way.
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: linear(x, single=True), options=dict(options))
     x = torch.randn((1, 1, linear.num_in)).to(linear.dtype)
     best = float("inf")
     with torch.inference_mode():
-        compiled(x)
+        compiled(x)  # compiles, so it is not timed
         for _ in range(ROUNDS):
             start = time.perf_counter()
             for _ in range(CALLS):
                 compiled(x)
+            # The fastest round: whatever else the host does only adds time.
             best = min(best, (time.perf_counter() - start) / CALLS)
     return best

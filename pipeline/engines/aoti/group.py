@@ -41,12 +41,14 @@ class Ranks:
 
     def __enter__(self) -> Self:
         """Starts the ranks and waits until all have loaded."""
+        # Spawned: a forked child would inherit locks of torch's threads as they are.
         context, port = get_context("spawn"), _free_port()
         for rank in range(self.world_size):
             pipe, rank_end = context.Pipe()
             args = (self.directory, rank, (self.world_size, port), rank_end, self.log(rank))
             process = context.Process(target=serve, args=args, daemon=True)
             process.start()
+            # With this copy open, the pipe would not end when the rank dies.
             rank_end.close()
             self.pipes.append(pipe)
             self.processes.append(process)
@@ -98,6 +100,7 @@ class Ranks:
             waiting = {pipe: rank for rank, pipe in enumerate(self.pipes) if rank not in results}
             ends = {process.sentinel: rank for rank, process in enumerate(self.processes)}
             ready = connection.wait([*waiting, *ends])
+            # Pipes first: a rank that answered before it died has answered.
             for pipe in (item for item in ready if item in waiting):
                 self._take(waiting[pipe], results, on_event)
             for rank in (ends[item] for item in ready if item in ends and ends[item] not in results):
@@ -117,6 +120,7 @@ class Ranks:
             results[rank] = value
 
     def _death(self, rank: int) -> BuildFailed | StoreUnusable:
+        # The pipe may break before the process has ended and has an exit code.
         self.processes[rank].join(STOP_TIMEOUT_S)
         return self._failure(rank, f"died with exit code {self.processes[rank].exitcode}")
 
@@ -129,6 +133,7 @@ class Ranks:
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:
     """Body of a rank's process: loads, reports that, and answers calls until the pipe closes."""
+    # The parent may be killed without a chance to stop its ranks.
     tie(os.getppid())
     _redirect(log)
     try:
@@ -158,6 +163,7 @@ def _redirect(log: Path) -> None:
 
 
 def _free_port() -> int:
+    # Somebody may take the port before rank 0 listens: then the rank fails, and says so in its log.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

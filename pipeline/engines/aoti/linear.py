@@ -77,6 +77,7 @@ class Int8WeightOnly(Linear):
 class Int8Smoothed(Int8WeightOnly):
     """Weight and input int8: the smoothed input is rounded with one static scale, sums are exact in int32."""
 
+    # Its `dot` is the library's call too, so that there is nothing to choose.
     ways = ("dot",)
 
     def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
@@ -126,6 +127,7 @@ class Float8(Linear):
     def dot(self, x: Tensor) -> Tensor:
         """Multiplies one token."""
         x, scale = self._smoothed(x), self._input_scale(x)
+        # Stored once, else every output channel rounds the input again.
         rounded = e4m3.realized(e4m3.rounded(x / scale))
         sums = (rounded.unsqueeze(-2) * e4m3.widened(self.weight)).sum(-1)
         return sums * (self._weight_scale() * scale)
@@ -147,6 +149,7 @@ class Float8Rowwise(Float8):
 
     def _input_scale(self, x: Tensor) -> Tensor:
         largest = x.float().abs().amax(-1, keepdim=True)
+        # A token of zeros has no largest value to divide by.
         return torch.where(largest > 0, largest, 1.0) / e4m3.MAX
 
     def _weight_scale(self) -> Tensor:
@@ -191,7 +194,7 @@ class Int4Block(Linear):
         """Scaled weights of the even and of the odd output channels: (O/2, G, block) float32 each."""
         # Float arithmetic, because the compiler's integer shifts are ten times slower (measured).
         packed = torch.unflatten(self.weight, -1, (-1, self.group_size)).float()
-        high = torch.floor(packed * 0.0625)
+        high = torch.floor(packed * 0.0625)  # a shift by four bits; exact in float32
         low = packed - 16 * high
         scale = self.weights_scaling_factor.unsqueeze(-1)
         return (low - 8) * scale[0::2], (high - 8) * scale[1::2]
@@ -204,6 +207,7 @@ class Int4Block(Linear):
         """Multiplies one token."""
         blocks = torch.unflatten(self._prepared(x).float(), -1, (-1, self.group_size)).unsqueeze(-3)
         even, odd = ((blocks * half).sum((-1, -2)) for half in self._halves())
+        # Back into the order of the output channels: even and odd ones in turn.
         return torch.stack([even, odd], -1).flatten(-2)
 
     def matmul(self, x: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ class Float8Stack(Stack):
 
     def many(self, x: Tensor, experts: slice) -> Tensor:
         """Multiplies all tokens; every e4m3 value is exact in bfloat16."""
+        # Two conversions, for the reason that `linear.Float8.matmul` gives.
         weight = self.weight[experts].float().to(x.dtype)
         sums = torch.matmul(self._rounded(x).to(x.dtype), weight.transpose(1, 2)).float()
         scale = self.weights_scaling_factor[experts] * self.activation_scaling_factor
@@ -146,6 +147,7 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Chooses experts for tokens (N, H): their weights (N, K) float32, and their numbers (N, K)."""
+        # All experts share the softmax, so those chosen add up to less than 1 until normalized.
         weights, experts = F.linear(x.float(), self.weight).softmax(-1).topk(self.chosen, -1)
         return weights / weights.sum(-1, keepdim=True) if self.normalized else weights, experts
 
@@ -175,6 +177,7 @@ class Moe(nn.Module):
         super().__init__()
         assert arch.experts is not None
         self.tp, self.held = arch.tp, arch.experts.count // arch.ep
+        # Ranks that hold the same experts, tp / ep of them, split the inner channels.
         inner = arch.experts.intermediate_size // (arch.tp // arch.ep)
         fc, proj = (stack_of(formats[name]) for name in ("mlp.fc", "mlp.proj"))
         self.router = Router(arch)
@@ -198,6 +201,7 @@ class Moe(nn.Module):
             out = out + torch.sigmoid(self.shared_expert_gate(x, single=single)) * self.shared_expert(
                 x, single=single
             )
+        # The shared expert is split over the ranks as well, so one sum serves both.
         return rank_sum(out, self.tp)
 
     def _many(self, tokens: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
@@ -205,6 +209,7 @@ class Moe(nn.Module):
         numbers = torch.arange(self.held, device=tokens.device)
         if self.start is not None:
             numbers = numbers + cast("Tensor", self.start)
+        # (N, E): what each expert of the rank counts for a token, 0 where it was not chosen.
         share = ((experts.unsqueeze(-1) == numbers) * weights.unsqueeze(-1)).sum(-2)
         total = torch.zeros(tokens.shape, device=tokens.device)
         for first in range(0, self.held, AT_ONCE):
@@ -220,6 +225,7 @@ class Moe(nn.Module):
         if self.start is not None:
             chosen = chosen - cast("Tensor", self.start)
             on_rank = (chosen >= 0) & (chosen < self.held)
+            # Other ranks' experts become the first one here, with no weight: shapes stay static.
             share, chosen = share * on_rank, torch.where(on_rank, chosen, 0)
         up, gate = self.fc.one(tokens[0], chosen).to(tokens.dtype).chunk(2, -1)
         out = self.proj.one(F.silu(gate) * up, chosen)

@@ -93,11 +93,13 @@ def linears_of(
         formats = _each(checkpoint / MIXED_FILE, names)
     else:
         default, excluded = _format(quantization, "config.json"), quantization.get("exclude_modules") or ()
+        # Older checkpoints name shared experts otherwise, in their patterns too.
         excluded = [newest(pattern) for pattern in excluded]
         formats = {
             name: default for name in names if not any(fnmatchcase(name, pattern) for pattern in excluded)
         }
     return tuple(
+        # What neither file names is not quantized.
         {linear: formats.get(name_of(layer, linear), UNQUANTIZED) for linear in sources}
         for layer in range(num_layers)
     )
@@ -108,6 +110,7 @@ def _each(path: Path, names: set[str]) -> dict[str, LinearFormat]:
         raise SourceError(f"{path}: missing, and config.json says {MIXED}; convert the checkpoint again")
     blocks: dict[str, Any] = json.loads(path.read_text())["quantized_layers"]
     layers = {newest(name): block for name, block in blocks.items()}
+    # A misspelt name would leave its linear unquantized without a word.
     if unknown := sorted(layers.keys() - names):
         raise SourceError(
             f"{path}: the model has no linear {unknown[0]}; linears are named like {min(names)}"
@@ -147,6 +150,7 @@ def differences(
     """Yields linears whose format is not what a recipe asks: name, format found, format asked for."""
     for number, layer in enumerate(linears):
         for linear, fmt in layer.items():
+            # A recipe's rules match the source model's names, not those of rank files.
             expected = precision.of(f"model.layers.{number}.{sources[linear]}").name
             if expected != fmt.format:
                 yield name_of(number, linear), fmt.format, expected

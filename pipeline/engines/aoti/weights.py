@@ -33,9 +33,11 @@ def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: i
     if arch.rope_local_base_freq is not None:
         cos, sin = rotary_tables(local_rotary(arch), capacity)
         tensors |= {"cos_local": cos, "sin_local": sin}
+    # Only the first stage looks tokens up.
     if rank < arch.tp:
         tensors["transformer.vocab_embedding.start"] = torch.tensor(rank % arch.tp * arch.rank_vocab)
     if arch.experts is not None and arch.ep > 1:
+        # Neighbouring ranks hold different experts; every `ep` of them hold all.
         start = torch.tensor(rank % arch.tp % arch.ep * (arch.experts.count // arch.ep))
         tensors |= {f"transformer.layers.{n}.mlp.start": start.clone() for n in range(arch.stage_layers)}
     return tensors
@@ -60,7 +62,9 @@ def _prepare(
         scales = name.removesuffix("weight") + "weights_scaling_factor"
         return widen(tensor, stored[scales].float(), stored[f"{scales}_2"].float())
     if "scaling_factor" in name or name.endswith("per_channel_scale"):
+        # Scales stay float32; a stored scalar takes the shape (1,) that the modules have.
         return tensor.float().reshape(-1) if tensor.dim() == 0 else tensor.float()
+    # Routing is computed in float32: a rounded logit can choose another expert.
     if name.endswith("mlp.router.weight"):
         return tensor.float()
     return tensor.to(dtype) if tensor.dtype in (torch.bfloat16, torch.float16, torch.float32) else tensor
@@ -68,6 +72,7 @@ def _prepare(
 
 def flip_nibbles(packed: Tensor) -> Tensor:
     """Turns two's complement nibbles into value plus 8, in a byte each two: what Int4Block reads."""
+    # The sign bit of both nibbles: flipping it adds 8 to what two's complement means.
     return packed.view(torch.uint8) ^ 0x88
 
 
@@ -76,6 +81,7 @@ def widen(packed: Tensor, block_scale: Tensor, scale: Tensor) -> Tensor:
     signed = packed.view(torch.int8)
     ratio = (block_scale / scale).unsqueeze(-1)
     wide = torch.empty((len(block_scale), packed.shape[1]), dtype=torch.float8_e4m3fn)
+    # The left shift makes the low nibble's sign the byte's, which the right shift extends.
     for first, nibbles in ((0, (signed << 4) >> 4), (1, signed >> 4)):
         units = torch.unflatten(nibbles.float(), -1, (ratio.shape[1], -1)) * ratio[first::2]
         wide[first::2] = units.flatten(-2).clamp(-e4m3.MAX, e4m3.MAX).to(wide.dtype)
@@ -86,6 +92,7 @@ def loaded_bytes(directory: Path, arch: Arch, rank: int) -> int:
     """Bytes that a rank's weights take in memory: those of its file, and once more what `widen` widens."""
     formats = _weight_formats(arch, rank // arch.tp)
     header = read_header(directory / f"rank{rank}.safetensors")
+    # Two nibbles in a byte become a byte each: once more what the file holds.
     twice = [name for name, fmt in formats.items() if FORMATS[fmt.format].two_level]
     return sum(entry.nbytes for entry in header.values()) + sum(header[name].nbytes for name in twice)
 
@@ -97,7 +104,9 @@ def rotary_tables(arch: Arch, length: int) -> tuple[Tensor, Tensor]:
     rotates by its short factors: beyond it, every cached key would have to be rotated again.
     """
     angles = torch.arange(length).float().unsqueeze(1) * _frequencies(arch)
+    # The last position is padding, which no request reaches.
     cos, sin = (table * _magnitude(arch, length - 1) for table in (angles.cos(), angles.sin()))
+    # `Step.rotate` swaps the halves without a sign, which is here.
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
@@ -143,5 +152,6 @@ def _frequencies(arch: Arch) -> Tensor:
 def _llama3(frequencies: Tensor, factor: float, low: float, high: float, original: float) -> Tensor:
     """Slows down the frequencies whose wavelength exceeds the original context, smoothly."""
     wavelength = 2 * math.pi / frequencies
+    # 1 for short wavelengths, which are kept; 0 for long ones, which are stretched by the whole factor.
     blend = ((original / wavelength - low) / (high - low)).clamp(0, 1)
     return frequencies * ((1 - blend) / factor + blend)

@@ -84,6 +84,7 @@ class Tensorrt:
             why = request.choice.problem or "none was looked for"
             return f"backend tensorrt needs a TensorRT-LLM toolchain: {why}"
         try:
+            # Without a table no command line can be written, whatever is installed.
             table(toolchain.version)
         except BackendUnavailable as exc:
             return f"toolchain {toolchain.name}: {exc}"
@@ -92,6 +93,7 @@ class Tensorrt:
     def reasons(self, request: BuildRequest) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
         engine = request.engine
+        # Judged after all rules: what the builder would change is not to be refused as well.
         sheet = apply_rules(request, _parsed(request))
         return [
             *_unsupported(request, sheet.table),
@@ -147,6 +149,7 @@ def _unsupported(request: BuildRequest, options: Capabilities) -> list[str]:
     """What the version does not build or load; the planner reports impossible layouts itself."""
     problems, engine = list(support.problems(request, options)), request.engine
     layout = (request.shape, request.precision, engine.tp, engine.pp)
+    # A layout that cannot be cut has no rank files to load.
     if request.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
         problems += unloadable(*layout, options.version, engine.ep)
     return problems

@@ -18,6 +18,7 @@ PHASES = {
     "network": re.compile(r"Total time of constructing network from module object ([\d.]+) seconds"),
     "weights": re.compile(r"Total time to initialize the weights in network .*: (\d+:\d+:\d+)"),
     "kernels": re.compile(r"Engine generation completed in ([\d.]+) seconds"),
+    # The last line of all has the same beginning, and is no rank's.
     "engine": re.compile(r"Total time of building (?!all engines).*: (\d+:\d+:\d+)"),
     "serialization": re.compile(r"Engine serialized\. Total time: (\d+:\d+:\d+)"),
     "all": re.compile(r"Total time of building all engines: (\d+:\d+:\d+)"),
@@ -63,6 +64,7 @@ class BuildLog:
         """Takes one line of the log."""
         if banner := VERSION.search(line):
             self.version = banner.group(1)
+        # In any line: not only TensorRT's own say that memory ran out.
         self.out_of_memory |= OUT_OF_MEMORY.search(line) is not None
         match = LINE.search(line)
         if match is None:

@@ -71,6 +71,7 @@ def build(job: EngineJob, progress: Progress) -> None:
     toolchain, out = job.places.toolchain, job.out
     assert toolchain is not None
     parts = parts_of(job)
+    # As many as the largest part has ranks: parts are built one after another.
     devices = gpus_idle.idle(job.params, max(part.world_size for part in parts))
     total = len(MARKS) * sum(part.world_size for part in parts)
     with tempfile.TemporaryDirectory(prefix="enginery-build-") as scratch:
@@ -84,6 +85,7 @@ def build(job: EngineJob, progress: Progress) -> None:
         for part in parts:
             _build_part(viewed(part, site.scratch), site, out / part.name, _Meter(progress, done, total))
             done += len(MARKS) * part.world_size
+    # After all parts: it adds one part's figures to another's file.
     if any(part.name == DRAFT for part in parts):
         add_draft(out)
     progress(total, total, "phases")
@@ -115,7 +117,9 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     at_once = workers(sizes, len(site.devices), device.memory_bytes, free)
     log = BuildLog()
     usage = _run(part, site, out, at_once, log, meter)
+    # Sealed after a build that ended well: a cache without its key is not used again.
     timing_cache.finish(tuning, key)
+    # Before paths are rewritten: it reads config.json as the builder left it.
     differences = checked(part, out, log, site.toolchain.version)
     relative_places(out)
     shutil.copytree(part.checkpoint / "tokenizer", out / "tokenizer")
@@ -156,6 +160,7 @@ def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str
         checkpoint=part.checkpoint,
         out=out,
         timing_cache=cache,
+        # Ranks built at once read a copy, because one of them writes the other file.
         input_cache=out / TUNING / timing_cache.COPY if count > 1 else cache,
         workers=count,
     )
@@ -176,6 +181,7 @@ def _causes(log: BuildLog) -> list[str]:
     """Errors in the log, and what to do about them."""
     errors = list(log.errors)[:SHOWN_ERRORS]
     lines = [f"error in the log: {text}" for text in errors]
+    # A process killed for host memory leaves no line in the log, so that hint is for all other ends.
     return [*lines, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
 
 

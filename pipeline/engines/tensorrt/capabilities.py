@@ -100,6 +100,7 @@ class Capabilities:
 
 def table(version: str) -> Capabilities:
     """The options of a probed TensorRT-LLM version; BackendUnavailable for one that has no table."""
+    # Development snapshots are understood under their whole name only.
     if version in SNAPSHOTS:
         return snapshot(version)
     match = VERSION.fullmatch(version)
@@ -111,6 +112,7 @@ def table(version: str) -> Capabilities:
             f"TensorRT-LLM {version} builds no engines: trtllm-build is gone since 1.3.0rc{GONE_SINCE}; "
             f"use engine.backend trtllm_torch, or a toolchain with an older one; {_have()}"
         )
+    # Other pre-releases have no table of their own, and none is guessed.
     if stage in (None, "post"):
         for name in SNAPSHOTS:
             if f"{major}.{minor}" in snapshot(name).releases:
@@ -138,6 +140,7 @@ def releases() -> list[str]:
 
 
 def _option(name: str, entry: Mapping[str, Any]) -> Option:
+    # A frozen value holds no lists.
     lists = {key: tuple(entry[key]) for key in ("choices", "aliases") if key in entry}
     return Option(**{"name": name, **entry, **lists})
 
@@ -146,6 +149,7 @@ def _gone(release: tuple[int, int, int], stage: str | None, number: int) -> bool
     """Whether the version is one of those without the command."""
     if release != LAST_STAGE:
         return release > LAST_STAGE
+    # Of 1.3.0 itself the earlier candidates still have it.
     return stage in (None, "post") or (stage == "rc" and number >= GONE_SINCE)
 
 

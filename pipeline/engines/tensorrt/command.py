@@ -49,6 +49,7 @@ def command(settings: EngineSettings, run: BuildRun) -> list[str]:
         **{name: value for name, value in run.arguments().items() if name in options},
     }
     expected = {option.name for option in options.values() if not option.deprecated}
+    # An option left out would take the command's own default, which the key does not have.
     if values.keys() != expected:
         raise KeyError(
             f"settings of {settings.table.snapshot}: missing {sorted(expected - values.keys())}, "

@@ -46,7 +46,7 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
     config = json.loads((out / "config.json").read_text())
     versions = {"log": log.version, "config.json": config.get("version", "")}
     for where, built_by in versions.items():
-        if built_by and built_by != version:
+        if built_by and built_by != version:  # empty where the builder does not say it
             raise BackendUnavailable(
                 f"the {where} of the build says TensorRT-LLM {built_by}, the toolchain was probed as "
                 f"{version}; run again: `enginery tools toolchains` asks it anew"
@@ -69,6 +69,7 @@ def describe(built: Built, out: Path) -> dict[str, Any]:
     return {
         "backend": "tensorrt",
         "part": part.name or TARGET,
+        # Only beside draft tokens an engine has a twin: it cannot give the scores itself.
         "scored": SCORING if not part.name and part.settings.max_draft_len else "",
         "format": params["format"],
         "dtype": config["dtype"],
@@ -128,6 +129,7 @@ def add_draft(out: Path) -> None:
 def kv_bytes_per_token(config: Mapping[str, Any], part: Part) -> int:
     """Bytes of keys and values of one token on one rank; heads are repeated where ranks are more."""
     heads = max(1, config["num_key_value_heads"] // part.asked["tp"])
+    # Of the longest stage, where layers do not divide evenly.
     layers = -(-config["num_hidden_layers"] // part.asked["pp"])
     return int(2 * layers * heads * config["head_size"] * ELEMENT_BYTES[_kv_type(part)])
 
@@ -136,6 +138,7 @@ def _memory(built: Built, weight_bytes: int) -> int:
     """GPU memory that a rank needs at least: engine, activations, and the cache of one longest request."""
     part = built.part
     cache: int = kv_bytes_per_token(part.config, part) * part.asked["max_seq_len"]
+    # Without that line in the log the sum is still what is needed at least.
     return weight_bytes + built.log.memory.get("activation_bytes", 0) + cache
 
 

@@ -43,6 +43,7 @@ class Part:
     @property
     def linked(self) -> list[Path]:
         """The directory that the checkpoint's links lead to; a container has to see it too."""
+        # `viewed` links all files of one directory, so the first one's target is enough.
         return [file.readlink().parent for file in self.rank_files[:1] if file.is_symlink()]
 
     @property
@@ -62,10 +63,12 @@ def parts_of(job: EngineJob) -> list[Part]:
     target = _part("", inputs["sharded_checkpoint"], params, settings)
     parts = [target]
     if settings.max_draft_len:
+        # Heads have no place in the twin: their checkpoint has the plain model's description beside.
         file = PLAIN if (target.checkpoint / PLAIN).is_file() else CONFIG
         parts.append(_part(SCORING, target.checkpoint, params, settings.scored_twin(), file))
     if settings.draft is not None:
         checkpoint = inputs["draft_checkpoint"]
+        # The recipe's format and cache are the target's; the draft's checkpoint tells its own.
         asked = {**params, "kv_cache": "auto", "format": _format(checkpoint)}
         parts.append(_part(DRAFT, checkpoint, asked, settings.draft))
         _check_pair(target, parts[-1])
@@ -89,6 +92,7 @@ def viewed(part: Part, scratch: Path) -> Part:
     view = scratch / f"{part.name}_checkpoint"
     view.mkdir()
     for file in part.checkpoint.iterdir():
+        # Neither description is linked: the part's own is copied below as config.json.
         if file.name not in (CONFIG, part.config_file):
             (view / file.name).symlink_to(file.absolute())
     shutil.copyfile(part.checkpoint / part.config_file, view / CONFIG)

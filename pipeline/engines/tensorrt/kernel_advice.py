@@ -13,6 +13,7 @@ HOPPER = 90
 
 def multiple_profiles(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     """Kernels chosen for several ranges of tokens instead of one."""
+    # With `traffic` the rules switch it on by themselves (`rules._profiles`).
     left_to_us = recipe.traffic is not None and not off(recipe, "multiple_profiles")
     if on(recipe, "multiple_profiles") or left_to_us:
         return None
@@ -56,6 +57,7 @@ def reduce_fusion(recipe: Recipe, shape: ModelShape) -> Advice | None:
     able = recipe.engine.tp > 1 and shape.architecture in FUSED
     if not able or on(recipe, "reduce_fusion"):
         return None
+    # In FP8 the guide measured both only together, without FP8 this one alone.
     measured = effect("fp8_kv", "user_buffer") + ", with user_buffer and larger limits"
     return Advice(
         id="reduce_fusion",
@@ -82,6 +84,7 @@ def user_buffer(recipe: Recipe, _shape: ModelShape) -> Advice | None:
 def gemm_swiglu(recipe: Recipe, shape: ModelShape) -> Advice | None:
     """Gate, up projection and SwiGLU as one kernel: a trial."""
     able = fp8(recipe) and sm(recipe) == HOPPER and shape.hidden_act == "silu" and shape.experts is None
+    # A trial in the search and not an option: every point of a search passes the gate.
     in_trial = on(recipe, "gemm_swiglu_plugin") or searched(recipe, "options.gemm_swiglu_plugin")
     if not able or in_trial:
         return None
@@ -99,6 +102,7 @@ def low_latency_gemm(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     in_trial = on(recipe, "low_latency_gemm_plugin") or searched(recipe, "options.low_latency_gemm_plugin")
     if not fp8(recipe) or sm(recipe) != HOPPER:
         return None
+    # Alone it was slower: see `low_latency_alone`.
     if in_trial or not on(recipe, "gemm_swiglu_plugin"):
         return None
     return Advice(

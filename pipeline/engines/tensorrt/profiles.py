@@ -21,6 +21,7 @@ def longest_prompt(traffic: Traffic | None, max_seq_len: int) -> int:
         return max_seq_len
     if traffic.max_input_tokens is not None:
         return min(traffic.max_input_tokens, max_seq_len)
+    # Prompts may be longer than usual as long as a usual answer fits behind them.
     return max(traffic.input_tokens, max_seq_len - traffic.output_tokens)
 
 
@@ -44,6 +45,7 @@ def max_tokens(traffic: Traffic | None, max_batch_size: int) -> int:
     if traffic is None:
         return DEFAULT_TOKENS
     tokens = max(steady_tokens(traffic, max_batch_size), MIN_TOKENS)
+    # At MAX_TOKENS itself no bound is above.
     step = next((step for below, step in STEPS if tokens < below), 1024)
     return -(-tokens // step) * step
 
@@ -60,7 +62,7 @@ def problems(traffic: Traffic | None, max_batch_size: int, max_seq_len: int) -> 
     if traffic is None:
         return []
     lines = []
-    longest = (traffic.max_input_tokens or traffic.input_tokens) + 1
+    longest = (traffic.max_input_tokens or traffic.input_tokens) + 1  # and one generated token
     if max(longest, traffic.input_tokens + traffic.output_tokens) > max_seq_len:
         lines.append(
             f"engine.max_seq_len: {max_seq_len} tokens do not hold what traffic says: prompts of up to "

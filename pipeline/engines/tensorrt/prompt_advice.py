@@ -11,6 +11,7 @@ def paged_context(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     """Prompt attention over the paged cache, which reuse and chunks need."""
     shared = recipe.traffic is not None and recipe.traffic.shared_prefix_tokens > 0
     needed = shared or longest_prompt(recipe) > num_tokens(recipe)
+    # Paged context attention does not read an INT8 cache: advice would be refused.
     if on(recipe, "use_paged_context_fmha") or recipe.kv_cache == "int8":
         return None
     if not needed and not off(recipe, "use_paged_context_fmha"):

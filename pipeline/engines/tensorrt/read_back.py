@@ -100,12 +100,15 @@ def _compared(
 ) -> Iterator[Difference]:
     name, setting = option.name, settings.values[option.name]
     built = _built(option, config_json)
+    # Left to the builder: whatever it chose is as asked.
     if setting is None and name in ("builder_opt", "builder_force_num_profiles", "opt_num_tokens"):
         return
     expected = _expected(name, setting, settings, config_json)
     if built in expected:
         return
+    # More room than asked for still serves all that was asked.
     less = name in LIMITS and isinstance(built, int) and built < expected[0]
+    # A field that a version does not write proves nothing.
     yield Difference(
         name=name, asked=setting, built=built, reduces=less or (name in NEEDED and built != ABSENT)
     )
@@ -116,6 +119,7 @@ def _expected(
 ) -> tuple[Any, ...]:
     """The values that config.json may have for one setting."""
     pretrained = config_json["pretrained_config"]
+    # By version a switch is a word, a boolean or a null there, and `auto` has become a type.
     words = {
         "enable": (True, "enable"),
         "disable": (False, None, "disable"),
@@ -126,8 +130,10 @@ def _expected(
     if name == "kv_cache_type":
         return (setting.upper(), setting)
     if name == "speculative_decoding_mode":
+        # Some versions write the mode's number, others its name.
         return (MODES.get(setting, 1), (setting or "none").upper())
     if name == "max_seq_len" and settings.get("speculative_decoding_mode"):
+        # The builder makes room for draft tokens, and with EAGLE for its layers.
         return (setting + settings.max_draft_len + pretrained.get("num_eagle_layers", 0),)
     return (setting,)
 
@@ -157,6 +163,7 @@ def _mapping(params: Mapping[str, Any], config_json: Mapping[str, Any]) -> Itera
     names = {"tp": "tp_size", "pp": "pp_size", "ep": "moe_ep_size"}
     for name, field_name in names.items():
         built = _at(config_json, ("pretrained_config", "mapping", field_name))
+        # Another number of ranks is another engine: any difference counts.
         if built != params[name] and not (name == "ep" and built in (ABSENT, -1)):
             yield Difference(name=name, asked=params[name], built=built, reduces=True)
 

@@ -79,6 +79,7 @@ def _draft(request: BuildRequest, target: Sheet) -> EngineSettings:
     """Settings of the draft model's engine: the target's blocks, paged context, lengths and batch."""
     shared = {
         name: target.values[name]
+        # Target and draft run as a pair over blocks of one size.
         for name in ("tokens_per_block", "use_paged_context_fmha", "kv_cache_type", "max_beam_width")
         if name in target
     }
@@ -93,6 +94,7 @@ def _recipe(sheet: Sheet) -> None:
     engine, speculative = sheet.request.engine, sheet.request.speculative
     sheet.put("max_batch_size", engine.max_batch_size)
     sheet.put("max_seq_len", engine.max_seq_len)
+    # Options of some versions only: `put` leaves out what a table lacks.
     sheet.put("tp_size", engine.tp)
     sheet.put("pp_size", engine.pp)
     if speculative is not None:
@@ -117,6 +119,7 @@ def _fusions(sheet: Sheet) -> None:
     """`reduce_fusion` and what depends on it."""
     speculative, engine = sheet.request.speculative, sheet.request.engine
     eagle = speculative is not None and speculative.mode == "eagle"
+    # The builder looks at the checkpoint's architecture, which is the net's there.
     architecture = EAGLE if eagle else sheet.request.shape.architecture
     able = REDUCE_FUSION | ({"Gemma2ForCausalLM"} if sheet.table.number >= LATE else set())
     if engine.tp == 1:
@@ -140,6 +143,7 @@ def _attention(sheet: Sheet) -> None:
     if first is None or sheet.table.number < first:
         why = f"it needs FP8 weights, not {name or 'the source dtype'}"
         sheet.switch("use_fp8_context_fmha", on=False, why=why)
+    # Only here are the weights known to be in FP8.
     elif sheet.on("use_paged_context_fmha") and sheet.request.kv_cache == "fp8":
         sheet.switch(
             "use_fp8_context_fmha", on=True, why="paged context attention over an FP8 cache needs it"
@@ -150,6 +154,7 @@ def _attention(sheet: Sheet) -> None:
 
 def _late_attention(sheet: Sheet) -> None:
     """What builders from 1.0 on turn off; older ones raise, or do not look."""
+    # The order counts: each switch below reads those that are set before it.
     cache, capability = sheet.request.kv_cache, sm(sheet.request)
     if capability is not None and capability < 89:
         sheet.switch("use_fp8_context_fmha", on=False, why=f"it needs sm_89; the GPU is sm_{capability}")
@@ -173,6 +178,7 @@ def _plugins(sheet: Sheet) -> None:
     else:
         sheet.change("nccl_plugin", "disable", "there is one rank")
     for name, option in sheet.table.options.items():
+        # Tables before 0.11 have float16 there whatever the model's own type is.
         if option.default == "float16" and name not in sheet.given and sheet.on(name):
             sheet.change(name, dtype, f"the model is in {dtype}, and this version has no auto")
     if support.algorithm(sheet.request.precision) == "FP8_PER_CHANNEL_PER_TOKEN":
@@ -187,6 +193,7 @@ def _types(sheet: Sheet) -> None:
         sheet.switch("strongly_typed", on=True, why="FP8 needs it")
     for name in ("builder_opt", "builder_force_num_profiles"):
         if sheet.values.get(name) == "auto":
+            # Unset options are left out of the command, so that TensorRT takes its own.
             sheet.put(name, None)
 
 
@@ -195,6 +202,7 @@ def _lengths(sheet: Sheet) -> None:
     limit, traffic = sheet.request.engine.max_seq_len, sheet.request.traffic
     longest = profiles.longest_prompt(traffic, limit)
     summed = "max_seq_len" not in sheet
+    # Where only the sum counts, the answer needs a token of it.
     most = limit - 1 if summed else limit
     if sheet.values["max_input_len"] == "auto":
         source = "engine.max_seq_len leaves so much" if traffic is None else "traffic says so"
@@ -225,6 +233,7 @@ def _most_tokens(sheet: Sheet) -> None:
             sheet.change(
                 "max_num_tokens", longest, "without paged context attention prompts are not read in chunks"
             )
+    # After `auto`, so that padding overrules a number of the recipe too.
     if not sheet.on("remove_input_padding"):
         padded = engine.max_batch_size * engine.max_seq_len
         sheet.change("max_num_tokens", padded, "with padding every request takes engine.max_seq_len")
@@ -240,7 +249,7 @@ def _bounds(sheet: Sheet) -> None:
     most, block = engine.max_batch_size * engine.max_seq_len, sheet.values["tokens_per_block"]
     if tokens > most:
         sheet.change("max_num_tokens", most, "engine.max_batch_size times engine.max_seq_len is no more")
-    tokens = sheet.values["max_num_tokens"]
+    tokens = sheet.values["max_num_tokens"]  # the line above may have lowered it
     if not sheet.on("context_fmha") and tokens < sheet.values["max_input_len"]:
         sheet.change(
             "max_num_tokens", sheet.values["max_input_len"], "without context_fmha a prompt has to fit"
@@ -248,6 +257,7 @@ def _bounds(sheet: Sheet) -> None:
     elif sheet.on("context_fmha") and tokens < block:
         sheet.change("max_num_tokens", block, "one block of the cache has to fit")
     if speculative is not None:
+        # Last, so that it prevails: one step checks the drafts of every request and adds a token.
         least = engine.max_batch_size * (speculative.max_draft_len + 1)
         if sheet.values["max_num_tokens"] < least:
             sheet.change("max_num_tokens", least, "engine.max_batch_size times max_draft_len + 1 has to fit")
@@ -257,6 +267,7 @@ def _profiles(sheet: Sheet) -> None:
     """`multiple_profiles` and `opt_num_tokens`: one or the other."""
     engine, traffic = sheet.request.engine, sheet.request.traffic
     most, single = sheet.values["max_num_tokens"], sheet.values.get("opt_num_tokens")
+    # A size that the recipe gives is meant: it comes before profiles that traffic would ask for.
     if sheet.values.get("multiple_profiles") == "auto":
         several = traffic is not None and single == "auto"
         why = "traffic is given: kernels for every load" if several else "there is no traffic to serve"
@@ -264,6 +275,7 @@ def _profiles(sheet: Sheet) -> None:
             why = "opt_num_tokens is given"
         sheet.change("multiple_profiles", "enable" if several else "disable", why)
     if single == "auto" and sheet.on("multiple_profiles"):
+        # The builder takes one of the two only, see `tensorrt_refusals._tokens`.
         sheet.change("opt_num_tokens", None, "multiple_profiles takes its place")
     elif single == "auto":
         usual = engine.max_batch_size * sheet.values["max_beam_width"]

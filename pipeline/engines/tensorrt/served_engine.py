@@ -31,6 +31,7 @@ def _limits(built: Mapping[str, Any], about: Mapping[str, Any]) -> EngineLimits:
         max_num_tokens=build["max_num_tokens"],
         max_draft_len=build.get("max_draft_len") or 0,
         logits_dtype=model["logits_dtype"],
+        # A version may lack the field or write a null: both are off.
         paged_context=plugins.get("use_paged_context_fmha") is True,
         context_logits=build.get("gather_context_logits") is True,
         weight_streaming=build.get("weight_streaming") is True,

@@ -43,6 +43,7 @@ class Sheet:
         if name not in self.values or self.values[name] == value:
             return
         before, self.values[name] = self.values[name], value
+        # An option that was `auto` replaces nothing that anybody asked for.
         text = f"{_word(value)}" if before == "auto" else f"{_word(value)} instead of {_word(before)}"
         self.notes.append(f"engine.options.{name}: {text}, because {why}")
 
@@ -67,6 +68,7 @@ def open_sheet(request: BuildRequest, options: Options) -> Sheet:
         for option in table.options.values()
         if option.name not in AT_BUILD and not option.deprecated
     }
+    # Rules do not touch some options that the recipe itself gives.
     return Sheet(request=request, table=table, given=frozenset(options.model_fields_set), values=values)
 
 

@@ -42,6 +42,7 @@ class TensorrtFiles:
                 "toolchain": {"tensorrt_llm": config.get("version")},
             }
             architecture = str(model.get("architecture", ""))
+        # Anybody's file: a field may be missing, or of any type.
         except (KeyError, TypeError, AttributeError) as exc:
             raise ExchangeRefused(
                 f"{directory / 'config.json'}: is not as trtllm-build writes it ({exc!r}); give its "

@@ -36,8 +36,9 @@ class TensorrtMemory:
         windows, toolchain = request.shape.windows, request.toolchain
         if numbers(toolchain.version if toolchain is not None else "") >= WINDOW_POOLS:
             return windows
+        # One pool is as long as its longest layer: all tokens, as soon as one layer has no window.
         widths = [window for window in windows if window is not None]
-        return (max(widths) if len(widths) == len(windows) else None,) * len(windows)
+        return (max(widths) if len(widths) == len(windows) else None,) * len(windows)  # None: all
 
     def activation_bytes(self, request: BuildRequest, num_tokens: int) -> int:
         """Tensors of the compiled network, by format."""

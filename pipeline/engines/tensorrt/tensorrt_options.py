@@ -60,6 +60,7 @@ class Options(Frozen):
 
 def options_model(table: Capabilities) -> type[Options]:
     """The model of `engine.options` for one version: frozen, closed, every field documented."""
+    # By names, because a table holds a mapping and cannot be a cache's key.
     return _model(table.snapshot, table.version)
 
 
@@ -85,6 +86,7 @@ def _field(option: Option) -> tuple[Any, Any]:
     default = default_of(option)
     if option.name in AUTO:
         kind = Literal["auto"] | kind
+    # Defaults are the command's own and may be None, which a recipe cannot write.
     return kind, Field(default=default, description=DESCRIPTIONS[option.name], validate_default=False)
 
 
@@ -109,6 +111,7 @@ def _type(option: Option) -> Any:
         return Annotated[Literal["enable", "disable"], BeforeValidator(_word)]
     if option.type == "int" and not option.choices:
         return _integer(option)
+    # The choices are known only now, so no annotation can name them.
     choice: Any = Literal.__getitem__(option.choices)
     if option.many:
         return Several[choice]
@@ -143,6 +146,7 @@ def _explained(error: ErrorDetails, table: Capabilities) -> Iterator[InitErrorDe
     if error["type"] == "extra_forbidden":
         why = unknown(str(loc[0]), table)
     elif loc and loc[0] in AUTO and len(loc) > 1:
+        # A union reports both branches: the other one's error gets `auto` added.
         if loc[1] == "literal['auto']":
             return
         loc, why = loc[:1], f"{why}, or 'auto'"
@@ -156,6 +160,7 @@ def unknown(name: str, table: Capabilities) -> str:
     hint = ELSEWHERE.get(name) or RECIPE.get(name)
     if hint is not None:
         return f"is not an option here: {hint}"
+    # Known and not open to recipes: only deprecated ones are left here.
     if name in table.options:
         return f"is deprecated in TensorRT-LLM {table.version}; give kv_cache_type"
     having = [release for release in SNAPSHOTS if name in snapshot(release).options]
@@ -163,6 +168,7 @@ def unknown(name: str, table: Capabilities) -> str:
         names = [option.name for option in table.options.values() if _is_open(option)]
         near = difflib.get_close_matches(name, names, n=1)
         return f"is no option of trtllm-build{f'; did you mean {near[0]!r}?' if near else ''}"
+    # Snapshots stand by age: one that ends before this table was removed, else it is to come.
     if SNAPSHOTS.index(having[-1]) < SNAPSHOTS.index(table.snapshot):
         removed_in = snapshot(having[-1]).options[name].removed
         return f"was removed in TensorRT-LLM {removed_in}; this toolchain is {table.version}, {_span(having)}"

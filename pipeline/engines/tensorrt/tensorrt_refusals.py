@@ -49,6 +49,7 @@ def _attention(sheet: Sheet) -> Iterator[str]:
             f"engine.options.use_fp8_context_fmha: on sm_89 it needs TensorRT-LLM 0.12; this toolchain is "
             f"{sheet.table.version}; switch it off"
         )
+    # From 1.0 on the builder switches it off itself, and so do the rules before this.
     if not paged or sheet.table.number >= LATE:
         return
     if request.kv_cache == "int8":
@@ -64,6 +65,7 @@ def _attention(sheet: Sheet) -> Iterator[str]:
 
 
 def _cache(sheet: Sheet) -> Iterator[str]:
+    # Older tables have a switch instead of a type.
     kind = sheet.values.get("kv_cache_type", "paged" if sheet.on("paged_kv_cache") else "continuous")
     if kind == "disabled":
         yield "engine.options.kv_cache_type: without a cache nothing can be generated; choose paged"
@@ -117,6 +119,7 @@ def _plugins(sheet: Sheet) -> Iterator[str]:
     yield from _swiglu(sheet, capability)
     if capability is not None and 100 <= capability < 120:
         for option in NOT_ON_SM_100:
+            # A default is nothing that a recipe could leave out.
             if sheet.on(option) and option in sheet.given:
                 yield f"engine.options.{option}: is not supported on sm_{capability}; leave it out"
 
@@ -135,7 +138,7 @@ def _swiglu(sheet: Sheet, capability: int | None) -> Iterator[str]:
     for option in ("gemm_swiglu_plugin", "low_latency_gemm_swiglu_plugin"):
         if sheet.on(option) and not sheet.on("use_fused_mlp"):
             yield f"engine.options.{option}: needs use_fused_mlp; switch it on, or leave the plugin out"
-    if sheet.on("gemm_swiglu_plugin") and capability not in (None, 90, 100):
+    if sheet.on("gemm_swiglu_plugin") and capability not in (None, 90, 100):  # `_plugins` refuses sm_100
         yield f"engine.options.gemm_swiglu_plugin: has kernels for sm_90, not sm_{capability}; leave it out"
 
 
@@ -165,6 +168,7 @@ def _models(sheet: Sheet) -> Iterator[str]:
 def _outputs(sheet: Sheet) -> Iterator[str]:
     """Engines that could not be judged."""
     speculative = sheet.request.speculative is not None
+    # Beside drafts it is always off, and the gate scores the twin.
     if not speculative and not sheet.on("gather_context_logits"):
         yield (
             "engine.options.gather_context_logits: is always on, because the gate scores the logits of this "
@@ -181,6 +185,7 @@ def _speculation(sheet: Sheet) -> Iterator[str]:
     speculative, engine = sheet.request.speculative, sheet.request.engine
     if speculative is None:
         return
+    # `rules._speculation` switched it on: the cache or the format then switched it off.
     if speculative.mode in ("draft_tokens_external", "eagle") and not sheet.on("use_paged_context_fmha"):
         yield (
             f"kv_cache: speculative.mode {speculative.mode} needs paged context attention, which is off with "

@@ -37,6 +37,7 @@ def require(directory: Path, this_host: Host, toolchain: Toolchain) -> None:
     """
     if problems := mismatches(description(directory), this_host, toolchain):
         raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *problems]))
+    # Without them the runtime would let every layer see all positions, and not say so.
     if "attention_windows" not in description(directory):
         raise SourceError(f"{directory}: its description lacks the attention windows; build its recipe again")
 
@@ -52,7 +53,7 @@ def runtime(directory: Path, toolchain: Toolchain) -> Runtime:
         toolchain=toolchain,
         job=_job(directory, about, about["settings"]),
         mounts=(directory,),
-        scoring=_job(scored, description(scored), {}) if twin else None,
+        scoring=_job(scored, description(scored), {}) if twin else None,  # the twin proposes nothing
         unscored=problem,
     )
 

@@ -60,8 +60,10 @@ def bring(earlier: Path | None, tuning: Path, key: Mapping[str, Any]) -> Reuse:
     ]
     if differing:
         return Reuse(used=False, reason=f"it is for {'; '.join(differing)}")
+    # trtllm-build does not look whether TensorRT took a cache, so a damaged one is found here or never.
     if digest.of_file(earlier / CACHE) != valid_for.get("sha256"):
         return Reuse(used=False, reason="its bytes are not those that were kept")
+    # Both, because how many ranks are built at once is not known here.
     for name in (CACHE, COPY):
         shutil.copyfile(earlier / CACHE, tuning / name)
     return Reuse(used=True, reason="")
@@ -69,6 +71,7 @@ def bring(earlier: Path | None, tuning: Path, key: Mapping[str, Any]) -> Reuse:
 
 def finish(tuning: Path, key: Mapping[str, Any]) -> None:
     """Says what the cache of a finished build is valid for; without a cache, nothing."""
+    # It served this build only, and is the earlier cache once more.
     (tuning / COPY).unlink(missing_ok=True)
     cache = tuning / CACHE
     if cache.is_file():

@@ -30,6 +30,7 @@ def workers(rank_bytes: Sequence[int], gpus: int, gpu_bytes: int, host_bytes: in
     """Ranks to build at once, given the weights of each rank and what is free of each GPU and of the host."""
     ranks, largest = len(rank_bytes), max(rank_bytes)
     each = HOST_BASE_BYTES + round(HOST_FACTOR * largest)
+    # One rank is tried however little memory is free: the estimate is above what logs say.
     by_host = max(1, host_bytes // each)
     if ranks == 1:
         return Workers(1, "one rank")
@@ -41,6 +42,7 @@ def workers(rank_bytes: Sequence[int], gpus: int, gpu_bytes: int, host_bytes: in
         if gpus <= by_host
         else f"host memory: {host_bytes >> 30} GiB free, about {each >> 30} GiB for each rank"
     )
+    # With fewer workers than ranks, two ranks may meet on a GPU.
     if count > 1 and 2 * GPU_FACTOR * largest > gpu_bytes:
         return Workers(1, f"{limit}, and two ranks do not fit on one GPU")
     return Workers(count, limit)

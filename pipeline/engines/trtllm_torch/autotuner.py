@@ -45,6 +45,7 @@ def stale(identity: Mapping[str, Any], current: Mapping[str, Any]) -> str:
 def cache_files(tuning: Path) -> list[Path]:
     """The autotuner's files in a directory: one, or one per rank."""
     stem, suffix = FILE.rsplit(".", 1)
+    # IDENTITY is no match: it is ours, and the library does not read it.
     return sorted(path for path in tuning.glob(f"{stem}*.{suffix}") if path.is_file())
 
 
@@ -57,6 +58,7 @@ def usable(tuning: Path, world_size: int) -> str:
     if not files:
         return "the warm-up wrote no cache: no operator asked for tuning, or this version keeps none"
     whole = tuning / FILE
+    # 1.2 writes a file per rank, later versions one file with an entry per rank.
     if not whole.is_file():
         stem, suffix = FILE.rsplit(".", 1)
         missing_ranks = [r for r in range(world_size) if not (tuning / f"{stem}.rank{r}.{suffix}").is_file()]

@@ -51,11 +51,13 @@ def build(job: EngineJob, progress: Progress) -> None:
         _place(job)
     shape = read_shape(read_config(out / CHECKPOINT))
     key = tuning_key(out / CHECKPOINT, params.options)
+    # Before the warm-up, because loading an engine reads it.
     (out / "engine.json").write_text(_json(_description(params, shape, out, key)))
     before = used_bytes()
     with Peak(before) as peak:
         with clock.phase("warm up"):
             made = _warm_up(job, toolchain, key, env)
+        # A load of its own, from the files that are published and with the findings that are kept.
         with clock.phase("prove"), opened(_loading(out, toolchain, env)) as engine:
             proof = prove(engine, shape.vocab_size, params.max_seq_len)
     report = {
@@ -64,6 +66,7 @@ def build(job: EngineJob, progress: Progress) -> None:
         "autotuner": made,
         "proof": proof,
     }
+    # The report is kept there even where the autotuner left nothing.
     (out / TUNING).mkdir(exist_ok=True)
     (out / TUNING / REPORT).write_text(_json(report))
     progress(len(PHASES), len(PHASES), "phases")
@@ -135,10 +138,13 @@ def _warm_up(job: EngineJob, toolchain: Toolchain, key: str, env: Mapping[str, s
     tuning.mkdir()
     if earlier is not None and not refused:
         autotuner.copy(earlier, tuning)
+    # Straight into the engine's own file; later loads get a copy of it (`torch_runner.runtime`).
     with opened(_loading(out, toolchain, {**env, AUTOTUNER_CACHE: str(tuning / autotuner.FILE)})) as engine:
+        # The process starts with the first call, so one token is what makes it load.
         engine.generate([[0]], 1)
     problem = autotuner.usable(tuning, world_size)
     if problem:
+        # A cache without an entry for each rank would stop the library at every later load.
         shutil.rmtree(tuning)
         return {"files": [], "why": problem, "earlier": refused or "used"}
     (tuning / autotuner.IDENTITY).write_text(_json(here))
@@ -167,6 +173,7 @@ def _description(params: EngineParams, shape: ModelShape, out: Path, key: str) -
     cache, draft = kv_cache_bytes(params, shape, params.kv_cache), out / DRAFT
     if draft.is_dir():
         weights |= {f"{DRAFT}/{name}": size for name, size in weight_files(draft).items()}
+        # The draft model's cache has its own type, whatever the target's is.
         cache += kv_cache_bytes(params, _drafting(draft, options), "auto")
     return {
         "backend": "trtllm_torch",
@@ -211,6 +218,7 @@ def weight_files(checkpoint: Path) -> dict[str, int]:
 
 def kv_cache_bytes(params: EngineParams, shape: ModelShape, kv_cache: str) -> int:
     """A rank's KV cache when every request is as long as it may be; the library's pool is what is left."""
+    # An INT8 cache is refused by `torch_refusals`, so there is no third size.
     element = 1 if kv_cache == "fp8" else 2
     heads = max(1, shape.num_kv_heads // params.tp)
     per_token = 2 * -(-shape.num_layers // params.pp) * heads * shape.head_dim * element

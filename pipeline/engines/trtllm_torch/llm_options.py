@@ -48,6 +48,7 @@ def tables() -> Mapping[str, Table]:
     """Every table, by `major.minor`, oldest first."""
     place = files(__package__).joinpath("llm_options")
     documents = [json.loads(file.read_text()) for file in place.iterdir() if file.name.endswith(".json")]
+    # By number: as text, 1.10 would come before 1.2.
     return {raw["version"]: _table(raw) for raw in sorted(documents, key=lambda raw: minor(raw["version"]))}
 
 

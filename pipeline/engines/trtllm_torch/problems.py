@@ -57,6 +57,7 @@ def _mapping(
 ) -> Iterator[Problem]:
     for name, value in options.items():
         key_path = (*path, str(name))
+        # Before the table is asked, which has these keys too.
         if key_path in OWNED:
             yield Problem(key_path, f"is set by the recipe; use {OWNED[key_path]}", value)
         elif not path and name in OURS:
@@ -65,6 +66,7 @@ def _mapping(
             yield Problem(key_path, "holds an object of Python, which no file can; leave it out", value)
         elif name not in allowed:
             yield Problem(key_path, _unknown(str(name), allowed, table, config), value)
+        # A null passes for any type: it means that the option is not passed.
         elif value is not None:
             yield from _value(value, allowed[name], key_path, table)
 
@@ -80,7 +82,7 @@ def _value(value: Any, option: Option, path: tuple[str, ...], table: Table) -> I
     elif option.type == "speculative":
         yield from _speculative(value, path, table)
     elif not isinstance(value, TYPES[option.type]) or (
-        isinstance(value, bool) and option.type in ("int", "float")
+        isinstance(value, bool) and option.type in ("int", "float")  # True is an int in Python
     ):
         yield Problem(path, f"must be of type {option.type}", value)
 
@@ -97,6 +99,7 @@ def _speculative(value: Mapping[str, Any], path: tuple[str, ...], table: Table) 
 
 def _unknown(name: str, allowed: Options, table: Table, config: str) -> str:
     near = difflib.get_close_matches(name, allowed, n=1)
+    # The key may be right, and the toolchain too old or too new for it.
     others = versions_with(name, config)
     return (
         f"is no key of TensorRT-LLM {table.version}"

@@ -22,6 +22,7 @@ class Options(Frozen):
         """Checks every key, nested ones too, against the version's table."""
         if not isinstance(options, dict):
             return options
+        # The fields below take anything: the table is where types are.
         wrong = problems(options, tables()[cls.version])
         if wrong:
             raise ValidationError.from_exception_data(
@@ -42,6 +43,7 @@ class Options(Frozen):
 def model(version: str) -> type[Options]:
     """The model of a version that has a table."""
     table = tables()[version]
+    # The parent of a nested key stays open to its other keys.
     owned = {path[0] for path in OWNED if len(path) == 1} | {*OURS, *OBJECTS}
     fields: dict[str, Any] = {
         name: (Any, Field(default=None, description=_described(option, table)))

@@ -62,6 +62,7 @@ def _formats(request: BuildRequest) -> Iterator[str]:
         )
         return
     name = precision.default.name
+    # Where the GPU is not known, a format is refused only if no GPU serves it.
     everywhere = {fmt for formats in SERVED.values() for fmt in formats}
     if name not in everywhere:
         yield (
@@ -105,6 +106,7 @@ def _tokens(request: BuildRequest) -> Iterator[str]:
             f"engine.options.max_num_tokens: {most} is less than one step of {least} tokens takes; "
             f"give at least {least}, or lower engine.max_batch_size"
         )
+    # An explicit no only: where the recipe is silent, `torch_settings` switches it on.
     if needs_chunks(request) and request.engine.options.get("enable_chunked_prefill") is False:
         yield (
             f"engine.options.enable_chunked_prefill: prompts of {longest_prompt(request)} tokens do not fit "

@@ -38,6 +38,7 @@ def require(directory: Path, this_host: Host, toolchain: Toolchain) -> None:
     about = description(directory)
     problems = mismatches(about, this_host, toolchain)
     tuned_for = autotuner.read_identity(directory / TUNING)
+    # With other problems there may be no GPU to compare with.
     if tuned_for is not None and not problems:
         now = {
             **tuned_for,
@@ -57,6 +58,7 @@ def runtime(directory: Path, toolchain: Toolchain, scratch: Path) -> Runtime:
     options = absolute(yaml.safe_load((directory / OPTIONS).read_text()), directory)
     env = {}
     if autotuner.cache_files(directory / TUNING):
+        # The library writes to the file that it reads, and a published engine never changes.
         autotuner.copy(directory / TUNING, scratch / TUNING)
         env[AUTOTUNER_CACHE] = str(scratch / TUNING / autotuner.FILE)
     file = scratch / OPTIONS
@@ -86,5 +88,6 @@ def absolute(options: dict[str, Any], directory: Path) -> dict[str, Any]:
         return options
     return {
         **options,
+        # Stored as a bare name, because the engine's directory differs between hosts.
         "speculative_config": {**speculative, "speculative_model_dir": str(directory / DRAFT)},
     }

@@ -37,6 +37,7 @@ def settings(request: BuildRequest, table: Table) -> dict[str, Any]:
     """Every option with its effective value, as JSON; a ValidationError for options that are none."""
     engine, options = request.engine, validated(request, table)
     defaults = {
+        # Whatever the status of `enable_autotuner`: the build reads it.
         name: option.default if option.status in KEPT or name == "enable_autotuner" else None
         for name, option in table.options.items()
     }
@@ -57,11 +58,13 @@ def settings(request: BuildRequest, table: Table) -> dict[str, Any]:
         }
     parts = {name: part for name, part in _parts(request, table).items() if part is not None}
     merged = {name: _merged(part, options, name) for name, part in parts.items()}
+    # Later ones prevail; `merged` comes last, for it has the recipe's nested keys beside ours.
     return dict(sorted((defaults | sizes | options | merged).items()))
 
 
 def validated(request: BuildRequest, table: Table) -> dict[str, Any]:
     """The options that the recipe gives, after the version's model accepted them."""
+    # Unset fields would otherwise cover the defaults with nulls.
     return model(table.version).model_validate(request.engine.options).model_dump(exclude_unset=True)
 
 
@@ -106,6 +109,7 @@ def _speculative(request: BuildRequest, table: Table) -> dict[str, Any] | None:
     if request.speculative is None or request.speculative.mode not in SPECULATIVE:
         return None
     names = SPECULATIVE[request.speculative.mode]
+    # Versions spell it in different ways; the table has the one that is understood.
     kind = next(name for name in names if name in table.speculative)
     return {
         "decoding_type": kind,
@@ -153,5 +157,6 @@ def batch_sizes(request: BuildRequest) -> list[int]:
     traffic = request.traffic
     usual = min(largest, traffic.concurrency) if traffic is not None and traffic.concurrency else largest
     powers = {1 << power for power in range(largest.bit_length())}
+    # Sizes lie close together about the usual load, so that little is padded there.
     near = {max(1, round(share * usual)) for share in NEAR} if usual < largest else {usual}
     return sorted(size for size in powers | near | {largest} if size <= largest)

@@ -51,6 +51,7 @@ def found(name: str, places: Sequence[str]) -> Any:
             module = importlib.import_module(place)
         except ModuleNotFoundError:
             continue
+        # A module of that name may be there without the class: it moved between versions.
         if hasattr(module, name):
             return getattr(module, name)
     raise ImportError(f"this TensorRT-LLM has no {name} in any of {', '.join(places)}")
@@ -70,12 +71,14 @@ def load(job: Mapping[str, Any]) -> Any:
         cache = found("KvCacheConfig", HELPER_PLACES)
         windows = {"max_attention_window": job["attention_windows"]} if job["attention_windows"] else {}
         fraction = job["kv_cache_fraction"]
+        # No reuse, for the reason below.
         config = cache(enable_block_reuse=False, free_gpu_memory_fraction=fraction, **windows)
         early = job["version"].startswith("0.")
         llm = found("LLM", EARLY_ENGINE_PLACES if early else ENGINE_PLACES)
         more = lookahead(job["lookahead"]) if job.get("lookahead") else {}
         more |= proposing("MedusaDecodingConfig", job["medusa"]) if job.get("medusa") else {}
         more |= proposing("EagleDecodingConfig", job["eagle"]) if job.get("eagle") else {}
+        # Tokens go in and tokens come out: no tokenizer is needed.
         return llm(model=job["model"], skip_tokenizer_init=True, kv_cache_config=config, **more)
     options = dict(job["options"])
     # A reused block has no logits: context logits need every prompt computed.
@@ -94,6 +97,7 @@ def lookahead(sizes: Sequence[int]) -> dict[str, Any]:
 def proposing(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of proposals of an engine with heads, under the field names of this version."""
     config = found(name, HELPER_PLACES)
+    # A pydantic model in some versions, a dataclass in others.
     names = getattr(config, "model_fields", None) or {field.name for field in dataclasses.fields(config)}
     return {"speculative_config": config(**{name: value for name, value in fields.items() if name in names})}
 
@@ -104,6 +108,7 @@ def sampling(num_new: int, how: Mapping[str, Any], *, context_logits: bool = Fal
     names = {field.name for field in dataclasses.fields(kind)}
     stop = how.get("stop") or [NO_END]
     fields: dict[str, Any] = {"max_tokens" if "max_tokens" in names else "max_new_tokens": num_new}
+    # One token is the end and others are stops; without any, NO_END lets answers reach their length.
     fields |= {"end_id": stop[0], "pad_id": stop[0]}
     if len(stop) > 1:
         fields["stop_token_ids"] = stop[1:]
@@ -141,6 +146,7 @@ def scored(logits: Any, targets: Array, indices: Array, vocab_size: int) -> dict
             f"context logits have {len(logits)} rows for {len(targets)} tokens; "
             "a reused or chunked prompt has lost some"
         )
+    # Columns beyond the vocabulary are padding, and would have a share of the softmax.
     logprobs = torch.as_tensor(logits)[:, :vocab_size].float().cpu().log_softmax(-1)
     return {
         "targets": logprobs.gather(1, torch.from_numpy(targets)[:, None])[:, 0].numpy(),
@@ -153,7 +159,7 @@ async def stream(llm: Any, prompt: list[int], params: Any, on_tokens: Callable[[
     """Continues one prompt; `on_tokens` gets the new tokens of every step."""
     count = 0
     async for answer in llm.generate_async(prompt, params, streaming=True):
-        ids = list(answer.outputs[0].token_ids)
+        ids = list(answer.outputs[0].token_ids)  # all so far, not the newest alone
         on_tokens(ids[count:])
         count = len(ids)
 
@@ -190,6 +196,7 @@ def measure(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any
     start = time.perf_counter()
 
     def on_tokens(number: int, new: list[int]) -> None:
+        # Tokens of one step come together; `figures.spread` divides the time among them.
         times[number] += [time.perf_counter() - start] * len(new)
 
     samplings = [sampling(params["num_new"], {}) for _ in times]
@@ -208,7 +215,7 @@ def watch(alive: str) -> None:
         while True:
             time.sleep(WATCH_S)
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # refused while the caller holds it
             except BlockingIOError:
                 continue
             os._exit(1)
@@ -219,7 +226,7 @@ def requests(file: str) -> Iterator[dict[str, Any]]:
     pending = ""
     with Path(file).open() as source:
         while True:
-            piece = source.readline()
+            piece = source.readline()  # half a line where the caller is writing
             pending += piece
             if pending.endswith("\n"):
                 yield json.loads(pending)
@@ -237,14 +244,14 @@ def serve(job: Mapping[str, Any], answer: Answer) -> None:
             break
         result = CALLS[request["call"]](llm, lambda event: answer({"event": event}), request["params"])
         answer({"result": result})
-    getattr(llm, "shutdown", lambda: None)()
+    getattr(llm, "shutdown", lambda: None)()  # not every version has it
 
 
 def main() -> None:
     """Runs the job; a failure is answered in one line, with its traceback on standard error."""
     job = json.loads(Path(sys.argv[1]).read_text())
     threading.Thread(target=watch, args=(job["alive"],), daemon=True).start()
-    with Path(job["answers"]).open("a", buffering=1) as out:
+    with Path(job["answers"]).open("a", buffering=1) as out:  # by lines: the caller is waiting
 
         def answer(message: dict[str, Any]) -> None:
             out.write(json.dumps(message) + "\n")
