@@ -45,6 +45,7 @@ def push(
     """Pushes a part of a version; `to` is as `pipeline.exchange.target.parse` reads it."""
     target = parse(to)
     client.require_own_store()
+    # an engine cannot be pushed while a sweep deletes it or what it was built from
     record = client.resolve(reference)
     read = (record.engine_key, *record.lineage.values())
     with client.store.reading(read, f"the push of {record.reference}"):
@@ -83,6 +84,7 @@ def import_version(
         try:
             return adopt(directory, name, {"from": source, **origin}, client, host)
         except (SourceError, ExchangeRefused) as exc:
+            # the user gave `source`; the working directory in the message is gone by then
             raise type(exc)(str(exc).replace(str(directory), source)) from exc
 
 
@@ -95,6 +97,7 @@ def _fetched(
         yield where.path.absolute(), {}
         return
     if isinstance(where, Repository):
+        # the cache stays in the store, so that an interrupted download goes on where it stopped
         cache = client.store.root / "hub"
         path, commit = hf.fetch(
             where, cache, lambda done, total, _: progress(done, total) if progress else None
@@ -103,6 +106,7 @@ def _fetched(
         return
     if isinstance(where, Layout):
         packed = oci_read.survey(where)
+        # known before the first byte is written: as unpacked here, and once more in the store
         with working_beside(client.store.root / "import", IMPORT_COPIES * packed.size_bytes) as draft:
             oci_read.unpack(packed, draft, progress)
             licence = (packed.manifest.get("annotations") or {}).get(modelpack.LICENCES)
@@ -110,6 +114,7 @@ def _fetched(
         return
     with working_beside(client.store.root / "import") as draft:
         version = mlflow.fetch(where, draft, progress)
+        # the push added MLmodel; it is no file of the artifact, and would change its key
         (draft / mlflow_push.MLMODEL).unlink(missing_ok=True)
         yield draft, _mlflow_origin(version)
 

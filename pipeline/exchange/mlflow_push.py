@@ -61,6 +61,7 @@ def push(content: Content, client: Client, to: RegisteredModel, progress: Progre
         raise ExchangeRefused(f"mlflow: numbers versions itself; push to mlflow:{to.address}#{to.model}")
     server, model = connect(to.address), to.model or model_name(content.record)
     with server.client:
+        # before the copy and the upload: a repeated push costs two requests
         if (existing := _existing_version(server, model, content)) is not None:
             return Pushed(model=model, number=existing, new=False)
         with working_beside(client.store.root / "push", content.manifest.size_bytes) as draft:
@@ -88,6 +89,7 @@ def _existing_version(server: Server, model: str, content: Content) -> int | Non
         raise
     for version in versions(server, model):
         tags: dict[str, str] = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+        # both: a version of another registry may have the same reference and other files
         if (tags.get(REFERENCE), tags.get(KEY)) == (content.record.reference, content.manifest.key):
             return int(version["version"])
     return None
@@ -99,6 +101,7 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
     try:
         server.post("mlflow/experiments/create", name=EXPERIMENT)
     except MlflowError as exc:
+        # two pushes may create it at the same moment; the loser finds it there
         if exc.code != EXISTS:
             raise
     experiment = server.get("mlflow/experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]
@@ -108,6 +111,7 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
         run_name=record.reference,
         start_time=_now_ms(),
     )["run"]["info"]
+    # also right for KeyboardInterrupt, which no `except Exception` would see
     status = "FAILED"
     try:
         yield run
@@ -138,12 +142,14 @@ def _upload(server: Server, files: Path, uri: str, progress: Progress | None) ->
 
     def sent(count: int) -> None:
         nonlocal done
+        # a repeated attempt sends its bytes again, and progress must not pass the total
         done = min(total, done + count)
         if progress is not None:
             progress(done, total)
 
     for name in sizes:
         server.upload(files / name, f"{folder}/{name}", sent)
+    # before the version is made: a later push asks only for its tags, and would take it for complete
     listed = server.files(folder)
     differing = sorted(name for name in {*sizes, *listed} if sizes.get(name) != listed.get(name))
     if differing:
@@ -153,6 +159,7 @@ def _upload(server: Server, files: Path, uri: str, progress: Progress | None) ->
 def _log(server: Server, run: str, content: Content) -> None:
     """Gives the run our metrics and, as parameters, what was built."""
     now, record = _now_ms(), content.record
+    # names here may be of one batch size, `name@batch`
     metrics = [
         {"key": metric.name.replace("@", "/"), "value": metric.value, "timestamp": now, "step": 0}
         for metric in record.metrics

@@ -50,6 +50,7 @@ def write_layout(
     DestinationTaken.
     """
     where, tag = target.path.absolute(), target.tag or default_tag(content)
+    # for its refusals, before the long copy; read again under the lock
     _index(where)
     with working_beside(where, content.manifest.size_bytes) as draft:
         write(content, client, draft / "files", progress)
@@ -57,6 +58,7 @@ def write_layout(
         blobs.mkdir()
         files = tree.list_files(draft / "files").items()
         layers = [layer for name, path in files for layer in _layers(name, path, blobs, layer_bytes)]
+        # one order, else the manifest's digest would depend on the directory's
         layers.sort(key=modelpack.order)
         config = _blob(_json(modelpack.config_of(content, layers)), blobs, modelpack.CONFIG_TYPE)
         about = modelpack.manifest_of(content, config, layers)
@@ -69,6 +71,7 @@ def write_layout(
 
 def default_tag(content: Content) -> str:
     """`NAME-NUMBER` in the letters of a tag."""
+    # TAG takes 128 characters and no '.' or '-' in front; 100 leaves room for the number
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", content.record.name).strip(".-") or "model"
     return f"{name[:100]}-{content.record.number}"
 
@@ -109,21 +112,24 @@ def _layers(name: str, path: Path, blobs: Path, layer_bytes: int) -> list[dict[s
     """Makes blobs of a file, which is gone then; returns their descriptors."""
     size, whole = path.stat().st_size, digest.of_file(path)
     if size <= layer_bytes:
-        path.replace(blobs / whole)
+        path.replace(blobs / whole)  # moved: copying would need its bytes twice
         return [modelpack.layer(name, whole, size)]
     starts, layers = range(0, size, layer_bytes), []
     with path.open("rb") as file:
         for number, start in enumerate(starts, 1):
             length = min(layer_bytes, size - start)
+            # zero-padded: layers are sorted by name, and readers join parts in that order
             part = f"{name}.part-{number:05d}-of-{len(starts):05d}"
             about = {FILE: name, FILE_SHA: whole, PART: f"{number}/{len(starts)}"}
             layers.append(modelpack.layer(part, _piece(file, length, blobs), length, about))
+    # its bytes are in the parts now; the next file's parts need the space
     path.unlink()
     return layers
 
 
 def _piece(file: BinaryIO, length: int, blobs: Path) -> str:
     """Makes a blob of the next bytes of a file; returns its digest."""
+    # the name is the digest, which is known after the last byte
     draft, seen, remaining = blobs / "draft", hashlib.sha256(), length
     with draft.open("wb") as out:
         while chunk := file.read(min(COPY_BYTES, remaining)):
@@ -135,7 +141,7 @@ def _piece(file: BinaryIO, length: int, blobs: Path) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=2, sort_keys=True).encode()
+    return json.dumps(value, indent=2, sort_keys=True).encode()  # sorted, for one digest
 
 
 def _blob(data: bytes, blobs: Path, media_type: str) -> dict[str, Any]:
@@ -152,10 +158,12 @@ def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
     with alone(home):  # two would lose one's line of the index
         index = read_index(where)
         for entry in index:
+            # the same tag with the same digest is a push that is repeated
             if _tag(entry) == tag and entry.get("digest") != tagged["digest"]:
                 raise DestinationTaken(
                     f"{where} has {tag!r} already, as {entry.get('digest')}; give another tag: oci:DIR:TAG"
                 )
+        # blobs first, and synced: an index must never name one that a crash can lose
         for blob in (draft / "blobs").iterdir():
             blob.replace(home / blob.name)
         tree.sync(home)

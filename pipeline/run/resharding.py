@@ -79,6 +79,7 @@ class Order:
         """Why TensorRT-LLM, of the release or in any version, cannot load what will be written."""
         layout = self.layout
         reasons = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
+        # the formats are what the build will make; the checkpoint's own weights stay as they are
         early = () if self.at_build else self.precision.formats
         waiting = [fmt.name for fmt in early if fmt.name in AT_BUILD]
         return reasons + [
@@ -98,6 +99,7 @@ class Order:
                 kv_cache=self.kv_cache,
                 **asdict(self.layout),
                 layout_version=LAYOUT_VERSION,
+                # absent unless true: keys of other layouts do not change with this parameter
                 at_build=self.at_build or None,
                 names=naming.param(self.shape.architecture, self.release),
             ),
@@ -118,10 +120,13 @@ class Found:
 def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) -> Found:
     """A checkpoint's directory: itself, by a key's beginning, or by the version that was made of it."""
     directory = user_path(reference)
+    # before names: what exists on disk is meant, even where a version has the same name
     if is_directory(directory):
         return Found(directory.resolve())
+    # what looks like a path is never searched for in a registry
     if reference.startswith((".", "/", "~")):
         raise SourceError(f"{reference}: no such directory; give a checkpoint, a key or a published name")
+    # the registry is opened only where no key matches: it may be a server
     if key := find_key(store, reference):
         return Found(store.path(key), key=_checkpoint(store, key))
     record = registry().resolve(reference)
@@ -130,6 +135,7 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     backend = find_backend(record.facts.get("backend"))
     quantized_at_build = backend is not None and backend.quantizes_at_build
+    # the checkpoint of such a version holds unquantized weights, and only its recipe has the format
     recipe = Precision.parse(record.recipe.get("format", "none")) if quantized_at_build else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
@@ -145,6 +151,7 @@ def _checkpoint(store: LocalStore, key: str) -> str:
 @contextmanager
 def held(found: Found, store: LocalStore) -> Iterator[None]:
     """Keeps a checkpoint of the store from every sweep; refused unless it is undamaged."""
+    # a user's own directory is in no store, and no sweep reaches it
     if found.key is None:
         yield
         return
@@ -167,6 +174,7 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
     shape, block = read_shape(opened.config), quantization_block(opened)
     precision = stated.precision(block, linears(shape), opened.entries)
     if problems := reasons(shape, precision, layout.tp, layout.pp, layout.ep):
+        # the reasons name fields of recipes; on this command line they are options
         lines = [f"  {problem.replace('engine.', '--')}" for problem in problems]
         raise SourceError(
             "\n".join([f"{found.path} does not fit tp {layout.tp}, pp {layout.pp}, ep {layout.ep}", *lines])
@@ -187,16 +195,19 @@ def write(order: Order, target: Path, on_progress: Progress) -> process.Usage:
     """Writes the rank files beside `target`, which appears at once and complete; one that holds something
     is a DestinationTaken."""
     target = target.absolute()
+    # before hours of work; again before the rename, as the target may appear meanwhile
     refuse_taken(target)
     prefix = f".{target.name}.reshard"
     needed = sum(order.rank_bytes) + EXTRA_BYTES
     with ReportFullDisk(target.parent, str(target), needed_bytes=needed) as full:
         with ReportUnwritable(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
+            # a killed run's files may be the space that is missing
             scratch.sweep(target.parent, prefix)
         full.require()
         with ReportUnwritable(target.parent), scratch.scratch(target.parent, prefix) as draft:
             usage = _convert(order, draft, on_progress)
+            # synced first: a crash must not leave the name without the bytes
             tree.sync_all(draft)
             refuse_taken(target)
             draft.rename(target)
