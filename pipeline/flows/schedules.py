@@ -64,6 +64,7 @@ def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UU
     starts: dict[UUID, datetime | None] = {}
     for deployment in deployments:
         run_filter = _planned([deployment])
+        # runs name the schedule that made them, and a schedule that is sent again has a new id
         run_filter.created_by = FlowRunFilterCreatedBy(id_=_schedules(client.read_deployment(deployment)))
         runs = client.read_flow_runs(
             flow_run_filter=run_filter, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
@@ -81,7 +82,7 @@ def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
     return (
         run.auto_scheduled
         and run.created_by is not None
-        and run.created_by.id not in _schedules(deployment)
+        and run.created_by.id not in _schedules(deployment)  # no schedule of today
         and run.expected_start_time is not None
         and deployment.updated is not None
         and run.expected_start_time > deployment.updated
@@ -90,6 +91,7 @@ def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
 
 def drop_superseded(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
     """Deletes the planned runs of schedules that a deployment had before."""
+    # one page is enough: the next superseded run deletes its own successors
     for run in client.read_flow_runs(flow_run_filter=_planned([deployment.id]), limit=PAGE):
         if superseded(run, deployment):
             with suppress(ObjectNotFound):  # sent again meanwhile
@@ -108,7 +110,9 @@ def wait_for_next_runs(
     """
     deadline = time.monotonic() + within_s
     with server.client() as client:
+        # read once: what is sent meanwhile is waited for by whoever sends it
         now, read = datetime.now(UTC), [client.read_deployment(deployment) for deployment in deployments]
+        # beyond the horizon no run need be planned, and waiting for one could only fail
         expecting = [deployment.id for deployment in read if _expects_runs(deployment, now)]
         later = {
             deployment.id: first
@@ -123,6 +127,7 @@ def wait_for_next_runs(
             }
             if len(starts) == len(expecting):
                 return Awaited(starts, later=later)
+            # asked before the deadline counts: its reason says more than that time is over
             reasons = failing()
             if reasons or time.monotonic() > deadline:
                 problem = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
@@ -149,6 +154,7 @@ def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Ac
     scheduled = [deployment for deployment in _read_deployments(client, None) if _is_active(deployment)]
     due = [deployment for deployment in scheduled if _expects_runs(deployment, now)]
     settled = tuple(
+        # a young one may still get its runs in the server's next round
         deployment for deployment in due if _changed(deployment) < now - timedelta(seconds=settled_s)
     )
     return Active(settled=settled, young=len(due) - len(settled), later=len(scheduled) - len(due))
@@ -156,6 +162,7 @@ def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Ac
 
 def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
     """Names of those of which the server has planned no run."""
+    # one question for all, instead of one per deployment
     planned = {deployment.id for deployment in _read_deployments(client, _planned(None))}
     return sorted(
         deployment.name for deployment in active(client, settled_s).settled if deployment.id not in planned
@@ -171,7 +178,7 @@ def _read_deployments(client: SyncPrefectClient, having: FlowRunFilter | None) -
             deployment_filter=filter_, flow_run_filter=having, limit=PAGE, offset=len(deployments)
         )
         deployments += page
-        if len(page) < PAGE:
+        if len(page) < PAGE:  # a short page is the last
             return deployments
 
 
@@ -180,6 +187,7 @@ def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
     return FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=deployments) if deployments else None,
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        # runs that somebody started by hand wait in the same state
         tags=FlowRunFilterTags(all_=["auto-scheduled"]),
         next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(after_=datetime.now(UTC)),
     )
@@ -190,7 +198,7 @@ def _schedules(deployment: DeploymentResponse) -> list[UUID]:
 
 
 def _changed(deployment: DeploymentResponse) -> datetime:
-    return deployment.updated or datetime.now(UTC)
+    return deployment.updated or datetime.now(UTC)  # unknown: as if just now
 
 
 def _expects_runs(deployment: DeploymentResponse, now: datetime) -> bool:
@@ -206,6 +214,7 @@ def _first(deployment: DeploymentResponse, now: datetime) -> datetime | None:
     if deployment.paused:
         return None
     crons = [entry.schedule for entry in deployment.schedules if entry.active]
+    # an interval has no fixed first time to show
     zoned = [(entry.cron, entry.timezone or "UTC") for entry in crons if isinstance(entry, CronSchedule)]
     return min((first for cron, zone in zoned if (first := fires_after(cron, zone, now))), default=None)
 
@@ -217,4 +226,5 @@ def _fires_soon(schedule: DeploymentSchedule, now: datetime) -> bool:
     if isinstance(schedule.schedule, CronSchedule):
         first = fires_after(schedule.schedule.cron, schedule.schedule.timezone or "UTC", now)
         return first is not None and first < now + HORIZON
+    # an interval that is longer may fire within the horizon, but need not
     return isinstance(schedule.schedule, IntervalSchedule) and schedule.schedule.interval < HORIZON

@@ -62,6 +62,7 @@ def failing_services(log: Path, since: datetime, times: int = REPEATED) -> list[
     """Services that failed so often since then according to a log; none where there is no log."""
     try:
         with log.open("rb") as file:
+            # the log of a long-lived server may be of any size
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
@@ -73,6 +74,7 @@ def failing(entries: Iterable[Failure], since: datetime, times: int = REPEATED) 
     """The services that failed so often since then, by name."""
     by_service: dict[str, list[Failure]] = {}
     for failure in entries:
+        # the log may hold entries of earlier starts
         if failure.at >= since:
             by_service.setdefault(failure.service, []).append(failure)
     return [
@@ -87,6 +89,7 @@ def failures(text: str) -> Iterator[Failure]:
     for at, level, logger, message, below in _entries(text):
         if level in ("ERROR", "CRITICAL"):
             loop = LOOP.match(message)
+            # services in rounds share one logger, and their own name is in the message
             service = loop[1] if loop else logger.removeprefix("prefect.server.")
             yield Failure(service, datetime.strptime(at, DATE_FORMAT), _error(below) or message)  # noqa: DTZ007 local
 
@@ -100,6 +103,7 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
         if match is None:
             below.append(line)
             continue
+        # lines before the first head belong to an entry that TAIL_BYTES cut
         if head is not None:
             yield head[1], head[2], head[3], head[4], below
         head, below = match, []
@@ -109,9 +113,11 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
 
 def _error(below: list[str]) -> str | None:
     """The exception of the last traceback, without its module; None where there is no traceback."""
+    # the last: of a chain of exceptions it is the one that reached the service
     starts = [index for index, line in enumerate(below) if line.strip() == TRACEBACK]
     if not starts:
         return None
+    # frames are indented, the exception's line is not
     text = next((line for line in below[starts[-1] + 1 :] if line and not line[0].isspace()), None)
     if text is None:
         return None
