@@ -153,8 +153,8 @@ def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Ac
     now = datetime.now(UTC)
     scheduled = [deployment for deployment in _read_deployments(client, None) if _is_active(deployment)]
     due = [deployment for deployment in scheduled if _expects_runs(deployment, now)]
+    # a young one may still get its runs in the server's next round
     settled = tuple(
-        # a young one may still get its runs in the server's next round
         deployment for deployment in due if _changed(deployment) < now - timedelta(seconds=settled_s)
     )
     return Active(settled=settled, young=len(due) - len(settled), later=len(scheduled) - len(due))

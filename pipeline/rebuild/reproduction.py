@@ -151,9 +151,9 @@ def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: L
         for name, key in now.items()
         if name in record.lineage
     ]
+    # put last, where `outcome` reads it
     engine = next(stage for stage in stages if stage.kind == "engine")
     return Reproduction(
-        # `outcome` reads the engine as the last one
         reference=record.reference, stages=(*(other for other in stages if other is not engine), engine)
     )
 

@@ -15,7 +15,9 @@ SPECIAL = re.compile(r"[\\`*\[\]>|#~!]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 
 def plain(value: str) -> str:
     """Text that Markdown shows as it is: on one line, nothing in it has a meaning."""
+    # in this order: a line break inside a cell would end the table
     line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    # HTML in Markdown is live, and names and reasons come from users
     return SPECIAL.sub(r"\\\g<0>", line).replace("&", "&amp;").replace("<", "&lt;")
 
 
@@ -31,6 +33,7 @@ def page(of: Card, parts: Mapping[str, str]) -> str:
     blocks = [
         f"# {plain(record.reference)}",
         f"**{plain(record.verdict)}** · {plain(aliases)} · {plain(card_content.summary(record))}",
+        # two spaces at the end keep each notice on its own line
         "\n".join(f"> **{notice.tone}**: {plain(notice.text)}  " for notice in card_content.notices(of)),
         *(f"## {title}\n\n{body}" for title, body in parts.items() if body),
     ]
@@ -59,12 +62,14 @@ def sections(of: Card) -> dict[str, str]:
 def fenced(code: str, language: str) -> str:
     """A code block whose fence is longer than any run of backticks in it."""
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    # a recipe with a fence in it would end a shorter one
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [f"| {' | '.join(plain(str(cell)) for cell in row)} |" for row in rows]
+    # a head without rows would be all that a reader sees of a section
     if not lines:
         return ""
     return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines])

@@ -33,6 +33,7 @@ def accuracy(records: Sequence[VersionRecord]) -> list[str]:
 
 def _check(record: VersionRecord, metric: str) -> Mapping[str, Any] | None:
     match = next((check for check in record.checks if check.get("metric") == metric), None)
+    # an interval with one open end cannot be drawn
     whole = match is not None and all(match.get(name) is not None for name in ("value", "low", "high"))
     return match if whole else None
 
@@ -43,8 +44,10 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
     limits = sorted({check["limit"] for check in measured if check.get("limit") is not None})
     ends = [check[end] for check in measured for end in ("low", "high")]
     axis = around([*ends, *limits], 12, PANEL - 12)
+    # 40 pixels for each version, below two lines of title
     bottom = 58 + 40 * len(checks)
     shapes = [text(12, 16, name, "strong"), text(12, 32, better, "faint")]
+    # versions with different limits share no line
     if len(limits) == 1:
         shapes += _limit(axis, limits[0], side, bottom)
     shapes += _ticks_below(axis, bottom)
@@ -59,6 +62,7 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
 def _limit(axis: Axis, limit: float, side: str, bottom: float) -> list[str]:
     """The limit's line, its number, and a shade over what is beyond it."""
     x = axis.at(limit)
+    # the shade is over what the gate refuses, on the side beyond the limit
     left, right = (x, axis.end) if side == "most" else (axis.start, x)
     return [
         box(left, 40, right - left, bottom - 40, "beyond"),
@@ -85,6 +89,7 @@ def _interval(axis: Axis, check: Mapping[str, Any], y: float, series: int) -> li
         line((low, y), (high, y), f"interval s{series}"),
         *(line((end, y - 5), (end, y + 5), f"interval s{series}") for end in (low, high)),
         mark(x, y, series),
+        # kept inside the panel, where a mark at its edge would have its number cut
         text(min(max(x, 40), PANEL - 40), y + 20, number(check["value"]), "", "middle"),
     ]
 
@@ -99,7 +104,9 @@ def throughput(records: Sequence[VersionRecord], width: float = WIDE) -> str:
     if not rows:
         return ""
     height, left, bottom = 300.0, 64.0, 250.0
+    # room at the right for the label of the last point
     x = from_zero([row["tokens_per_s_per_user"] for row in rows], left, width - 70)
+    # pixels count downwards: zero is at the larger one
     y = from_zero([row["tokens_per_s"] for row in rows], bottom, 24)
     shapes = _grid(x, y)
     for series, points in enumerate(lines):
@@ -136,8 +143,9 @@ def bars(rows: Sequence[tuple[str, int, int]], width: float = WIDE) -> str:
     """Horizontal bars: label, bytes, and series; empty where there is nothing to compare."""
     if not rows:
         return ""
+    # a phone has less room for labels than for bars
     left = 172.0 if width == WIDE else 140.0
-    longest = max(num_bytes for _, num_bytes, _ in rows) or 1
+    longest = max(num_bytes for _, num_bytes, _ in rows) or 1  # `or`: all may be empty
     shapes = []
     for index, (label, num_bytes, series) in enumerate(rows):
         y, length = 8.0 + 30 * index, (width - left - 90) * num_bytes / longest
@@ -157,12 +165,14 @@ def memory(record: VersionRecord, width: float = WIDE) -> str:
         return ""
     narrow = width < WIDE
     left, room = (60.0, 72.0) if narrow else (172.0, 260.0)
+    # of all ranks, so that their bars can be compared
     longest = max(weights + cache for _, weights, cache in rows) or 1
     scale = (width - left - room) / longest
     shapes = []
     for index, (label, weights, cache) in enumerate(rows):
         y = 8.0 + 30 * index
         label_text = f"{size(weights)} weights" + (f" + {size(cache)} KV cache" if cache else "")
+        # a phone has no room for both parts; the bar still shows them
         label_text = size(weights + cache) if narrow else label_text
         shapes += [
             text(left - 10, y + 15, label, "", "end"),

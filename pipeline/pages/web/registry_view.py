@@ -84,6 +84,7 @@ class Reading:
 
     def require(self) -> None:
         """Raises StoreUnusable unless the database answers."""
+        # a registry that nobody has created yet is empty, not broken
         if self._db.exists():
             with self._db.reading() as db:
                 db.execute(select(tables.schema.c.number))
@@ -121,6 +122,7 @@ class Reading:
             aliases = rows.select_rows(
                 db, alias, select(alias).where(alias.c.name == name).order_by(alias.c.alias)
             )
+            # one query for all aliases, whose way back depends on it
             collected = set(
                 db.scalars(
                     select(version.c.number).where(
@@ -128,6 +130,7 @@ class Reading:
                     )
                 )
             )
+        # events of a name without aliases are not read
         moved = [event for event in self.registry.events(name) if event.kind in MOVES] if aliases else []
         waivers = self.open_waivers(name)
         standings = []
@@ -143,6 +146,7 @@ class Reading:
                     moved_by=row.moved_by,
                     collected=row.number in collected,
                     **_way_back(moves, collected),
+                    # waivers are for one version and one alias, and do not move along
                     waivers=tuple(
                         candidate for candidate in waivers if (candidate.number, candidate.alias) == at
                     ),
@@ -157,6 +161,7 @@ class Reading:
 
     def compare(self, before: VersionRecord, after: VersionRecord) -> Comparison:
         """What differs, as `enginery diff` says it."""
+        # without a store the intervals alone are compared
         return compare(before, after, paired(self._store, before, after) if self._store else {})
 
     def open_waivers(self, name: str | None = None) -> list[Waiver]:
@@ -183,6 +188,7 @@ class Reading:
                     for row in rows.select_rows(db, version, grouped)
                 },
                 events={row.kind: row.times for row in rows.select_rows(db, log, kinds)},
+                # times are ISO 8601 in UTC, which sort as text
                 waivers_open=db.scalar(
                     select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
                 )
@@ -199,6 +205,7 @@ class Reading:
         try:
             self.registry.promote(record.name, alias, to=record.number, expect=expect)
         finally:
+            # a refusal is an event too
             self._announce()
         return record
 
@@ -217,15 +224,18 @@ def _way_back(moves: list[Event], collected: set[int]) -> dict[str, Any]:
     way: list[int] = []
     for event in moves:
         now = event.detail["now"]
+        # a rollback shortens the way; to a version off it, it is a step like any other
         if event.kind == "rolled_back" and now in way[:-1]:
             while way[-1] != now:
                 way.pop()
         else:
             way.append(now)
     was = moves[-1].detail["was"] if moves else None
+    # an alias may have been promoted to the same version again
     before = [number for number in way[:-1] if number != way[-1]]
     reachable = [number for number in before if number not in collected]
     if reachable:
+        # the nearest that still has its files
         return {"was": was, "back": reachable[-1], "obstacle": ""}
     lost = (
         f"the files of version {before[-1]} were collected"
