@@ -107,7 +107,6 @@ def _plain(blob: Path, *, compressed: bool) -> Iterator[tuple[tarfile.TarInfo, t
 @contextmanager
 def _opened(blob: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
     size = blob.stat().st_size
-    # the blob's real size bounds the output, since headers may declare anything
     limit = RATIO * size + SLACK_BYTES if compressed else size
     try:
         with blob.open("rb") as raw:

@@ -106,7 +106,6 @@ def _fetched(
         return
     if isinstance(where, Layout):
         packed = oci_read.survey(where)
-        # known before the first byte is written: as unpacked here, and once more in the store
         with working_beside(client.store.root / "import", IMPORT_COPIES * packed.size_bytes) as draft:
             oci_read.unpack(packed, draft, progress)
             licence = (packed.manifest.get("annotations") or {}).get(modelpack.LICENCES)

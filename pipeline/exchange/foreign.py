@@ -64,7 +64,6 @@ def recognise(directory: Path) -> Foreign:
             f"{directory}: no such directory; give one that holds an engine or a checkpoint"
         )
     files = list_files(directory)
-    # refuses a directory that holds neither, before its files are looked at one by one
     names = expected(files, str(directory))
     if _is_engine(files):
         # a checkpoint may hold links that stay inside it (`require_inside`), an engine none
@@ -150,7 +149,6 @@ def _built_elsewhere(directory: Path, names: tuple[str, ...], written: ForeignFo
     """What a builder wrote without Enginery."""
     engine = written.describe(directory, names)
     sizes = per_rank({name: (directory / name).stat().st_size for name in engine.weight_files})
-    # the files do not tell where they were built, so nothing is claimed of the host
     where = {"target": "unknown", "device": "cuda", "sm": None, "cpu": None, "gpus": [{"name": UNKNOWN_GPU}]}
     return Foreign(
         kind=ENGINE,

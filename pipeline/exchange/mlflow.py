@@ -175,7 +175,6 @@ def connect(address: str) -> Server:
     """The server at an address, with the credentials that MLflow's own client takes from the environment."""
     token, user = os.environ.get("MLFLOW_TRACKING_TOKEN"), os.environ.get("MLFLOW_TRACKING_USERNAME")
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    # a token goes before a user name, so that one request never carries two credentials
     auth = None if token or not user else (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
     return Server(address, httpx.Client(timeout=TIMEOUT, headers=headers, auth=auth))
 
@@ -191,7 +190,6 @@ def fetch(source: RegisteredModel, target: Path, progress: Progress | None = Non
         files = server.files(folder)
         if not files:
             raise ExchangeRefused(f"mlflow:{source.address}#{source.model}: its version has no files")
-        # all names together: two that differ by case alone are one file on some disks
         _check_all(files, source.address)
         files = {name: files[name] for name in expected(files, f"{source.address}#{source.model}")}
         done, total = 0, sum(files.values())

@@ -61,7 +61,6 @@ def push(content: Content, client: Client, to: RegisteredModel, progress: Progre
         raise ExchangeRefused(f"mlflow: numbers versions itself; push to mlflow:{to.address}#{to.model}")
     server, model = connect(to.address), to.model or model_name(content.record)
     with server.client:
-        # before the copy and the upload: a repeated push costs two requests
         if (existing := _existing_version(server, model, content)) is not None:
             return Pushed(model=model, number=existing, new=False)
         with working_beside(client.store.root / "push", content.manifest.size_bytes) as draft:

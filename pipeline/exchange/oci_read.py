@@ -65,7 +65,6 @@ def survey(source: Layout) -> Packed:
     if len(sizes) > archive.MAX_FILES:
         raise ExchangeRefused(f"{where}: {len(sizes):,} files; no model has more than {archive.MAX_FILES:,}")
     try:
-        # files that Enginery reserves may be there: `expected` decides whether they are taken
         check_names(name for name in sizes if name not in RESERVED)
     except ValueError as exc:
         raise ExchangeRefused(f"{where}: {exc}; nothing was imported") from None

@@ -58,7 +58,6 @@ def write_layout(
         blobs.mkdir()
         files = tree.list_files(draft / "files").items()
         layers = [layer for name, path in files for layer in _layers(name, path, blobs, layer_bytes)]
-        # one order, else the manifest's digest would depend on the directory's
         layers.sort(key=modelpack.order)
         config = _blob(_json(modelpack.config_of(content, layers)), blobs, modelpack.CONFIG_TYPE)
         about = modelpack.manifest_of(content, config, layers)
@@ -112,7 +111,7 @@ def _layers(name: str, path: Path, blobs: Path, layer_bytes: int) -> list[dict[s
     """Makes blobs of a file, which is gone then; returns their descriptors."""
     size, whole = path.stat().st_size, digest.of_file(path)
     if size <= layer_bytes:
-        path.replace(blobs / whole)  # moved: copying would need its bytes twice
+        path.replace(blobs / whole)
         return [modelpack.layer(name, whole, size)]
     starts, layers = range(0, size, layer_bytes), []
     with path.open("rb") as file:
@@ -141,7 +140,7 @@ def _piece(file: BinaryIO, length: int, blobs: Path) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=2, sort_keys=True).encode()  # sorted, for one digest
+    return json.dumps(value, indent=2, sort_keys=True).encode()
 
 
 def _blob(data: bytes, blobs: Path, media_type: str) -> dict[str, Any]:

@@ -90,7 +90,6 @@ def write(content: Content, client: Client, target: Path, progress: Progress | N
         client.pull(content.record.reference, target, progress=progress)
         return
     target.mkdir()
-    # reports and audits of ours are in the artifact as well, and no loader reads them
     names = [*wanted(content.manifest.files), *sorted(BESIDE & content.manifest.files.keys())]
     copy(client, content.manifest, names, target, progress)
     # papers are wanted, not needed: the source may have been collected meanwhile
@@ -115,7 +114,6 @@ def copy(
         path = client.store.file(manifest.address, name)
         try:
             opened = path.open("rb")
-        # the manifest may be there without the file: a sweep or a hand removed it
         except FileNotFoundError:
             raise ArtifactCorrupt(f"{path} is missing; nothing was written, build its recipe again") from None
         with opened, place.open("wb") as out:

@@ -41,9 +41,7 @@ def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Clie
     """
     foreign = recognise(directory)
     step, files = _described(directory, foreign)
-    # the key is of content alone, not of the place: the same files from elsewhere are the same artifact
     key = digest.of_json(step)
-    # before anything is written under that key
     with client.store.lease([key], f"the import of {name}") as lease:
         registries.remember(client.store, client.registry.url)
         size = _take(directory, files, step, client.store, host)

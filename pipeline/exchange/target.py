@@ -107,7 +107,6 @@ def _layout(text: str) -> Layout:
 def _registered(text: str) -> RegisteredModel:
     url = urlsplit(text)
     if url.username is not None or url.password is not None or url.query:
-        # not repeated here: it would show the password
         raise ExchangeRefused(
             "an mlflow: address carries a user name, a password or a query; leave them out and set "
             "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -123,5 +122,4 @@ def _registered(text: str) -> RegisteredModel:
             f"#{url.fragment!r} is not a model of MLflow; give #MODEL, #MODEL/NUMBER or #MODEL@ALIAS"
         )
     name, number, alias = model.groups()
-    # an alias and a number exclude one another in MODEL; neither is the newest version
     return RegisteredModel(address, name, int(number) if number else None, alias)

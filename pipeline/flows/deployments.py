@@ -144,7 +144,6 @@ def _deploy(
     """Registers a flow of ours under a name; the worker imports it, no code travels."""
     # Prefect knows a flow by its name, without the module
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
-    # asked before: a deployment without its pool would have runs that nobody takes
     if not has_pool(client):
         raise BackendUnavailable(
             f"no work pool {POOL!r} on this Prefect server; `enginery up` starts a worker, which creates it"
@@ -158,7 +157,7 @@ def _deploy(
         schedules=when,
         description=description,
         tags=[TAG],
-        job_variables={"command": COMMAND},  # else seconds per run are lost
+        job_variables={"command": COMMAND},
     )
 
 

@@ -195,7 +195,6 @@ class Progress(Listener):
         # a step that has no total yet cannot move a bar
         if total > 0 and now - self.sent_at >= PUBLISH_EVERY_S:
             self.sent_at = now
-            # from the mean speed since the start
             remaining = duration((total - done) * (now - self.since) / done) if done else "unknown"
             self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {remaining}")
 

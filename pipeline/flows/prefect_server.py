@@ -50,7 +50,6 @@ class Prefect:
     api_url: str
 
     @classmethod
-    # users copy the URL of the UI or the API
     def at(cls, url: str) -> "Prefect":
         """The server at a URL, with or without the trailing `/api`."""
         return cls(f"{url.rstrip('/').removesuffix('/api')}/api")
@@ -96,7 +95,6 @@ class Up:
             server = self._start(
                 stack, "server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)
             )
-            # the worker asks the server at once, and needs an answer
             self._until(self._answers, server)
             worker = self._start(
                 stack, "worker", "worker", "start", "--pool", POOL, "--type", "process",
@@ -124,7 +122,6 @@ class Up:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PREFECT_HOME": str(self.home.path),
             "PREFECT_API_URL": self.server.api_url,
-            # `server_log` reads the date of every line
             "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": DATE_FORMAT,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "2",

@@ -164,6 +164,5 @@ def slug(name: str) -> str:
 def headline(error: Exception) -> str:
     """Type and first line of an error, and the last line of the log that it quotes, for a state's message."""
     first, *rest = str(error).splitlines() or [""]
-    # `| ` begins a line that the error quotes of a log
     quoted = [line.strip() for line in rest if line.lstrip().startswith("| ")]
     return f"{type(error).__name__}: {' '.join([first, *quoted[-1:]])}"

@@ -82,7 +82,7 @@ def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
     return (
         run.auto_scheduled
         and run.created_by is not None
-        and run.created_by.id not in _schedules(deployment)  # no schedule of today
+        and run.created_by.id not in _schedules(deployment)
         and run.expected_start_time is not None
         and deployment.updated is not None
         and run.expected_start_time > deployment.updated
@@ -127,7 +127,6 @@ def wait_for_next_runs(
             }
             if len(starts) == len(expecting):
                 return Awaited(starts, later=later)
-            # asked before the deadline counts: its reason says more than that time is over
             reasons = failing()
             if reasons or time.monotonic() > deadline:
                 problem = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
@@ -178,7 +177,7 @@ def _read_deployments(client: SyncPrefectClient, having: FlowRunFilter | None) -
             deployment_filter=filter_, flow_run_filter=having, limit=PAGE, offset=len(deployments)
         )
         deployments += page
-        if len(page) < PAGE:  # a short page is the last
+        if len(page) < PAGE:
             return deployments
 
 
@@ -214,7 +213,6 @@ def _first(deployment: DeploymentResponse, now: datetime) -> datetime | None:
     if deployment.paused:
         return None
     crons = [entry.schedule for entry in deployment.schedules if entry.active]
-    # an interval has no fixed first time to show
     zoned = [(entry.cron, entry.timezone or "UTC") for entry in crons if isinstance(entry, CronSchedule)]
     return min((first for cron, zone in zoned if (first := fires_after(cron, zone, now))), default=None)
 

@@ -62,7 +62,6 @@ def failing_services(log: Path, since: datetime, times: int = REPEATED) -> list[
     """Services that failed so often since then according to a log; none where there is no log."""
     try:
         with log.open("rb") as file:
-            # the log of a long-lived server may be of any size
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
@@ -89,7 +88,6 @@ def failures(text: str) -> Iterator[Failure]:
     for at, level, logger, message, below in _entries(text):
         if level in ("ERROR", "CRITICAL"):
             loop = LOOP.match(message)
-            # services in rounds share one logger, and their own name is in the message
             service = loop[1] if loop else logger.removeprefix("prefect.server.")
             yield Failure(service, datetime.strptime(at, DATE_FORMAT), _error(below) or message)  # noqa: DTZ007 local
 

@@ -82,7 +82,6 @@ def inspect_server(server: Prefect, log: Path | None) -> list[PartState]:
 
 def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
     """What its log says of the scheduler from now on, if the server was started from this store."""
-    # what failed before this moment may be mended
     since = _now()
 
     def problems() -> list[str]:
@@ -120,7 +119,6 @@ def _schedules(server: Prefect) -> PartState:
     subject = "Prefect schedules"
     try:
         with server.client() as client:
-            # two questions: what must have runs planned, and what has none
             deployments, waiting = active(client), unplanned(client)
     except (BackendUnavailable, httpx.HTTPError) as exc:
         return PartState(subject, "failing", f"the Prefect server does not answer: {exc}")

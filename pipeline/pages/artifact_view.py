@@ -58,7 +58,6 @@ def root_of(store: LocalStore, key: str, kind: str) -> Path:
     if kind not in READS:
         return store.directory(key)
     files = store.manifest(key).files
-    # the last of READS is always there; those before it may be missing
     (*_, directory) = (store.file(key, name).parent for name in READS[kind] if name in files)
     return directory
 
@@ -161,7 +160,6 @@ def widest(root: Path) -> list[Row]:
         with safe_open(file, framework="np") as handle:
             for name in handle.keys():  # noqa: SIM118 a handle is no dict
                 linear, _, statistic = name.rpartition(".")
-                # linears that share an input have the same range; the first one stands for them
                 if statistic == "input_amax" and linear.rpartition(".")[2] not in FIRST:
                     amax = handle.get_tensor(name)
                     rows.append(

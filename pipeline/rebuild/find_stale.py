@@ -63,7 +63,6 @@ def list_stale_versions(query: StaleQuery, workspace: Workspace, say: Callable[[
         records,
         workspace.site,
         world,
-        # each version is planned anew, which takes a while
         lambda done, total: say(f"looked at {done} of {total}") if done % 20 == 0 else None,
     )
     for finding in findings:

@@ -115,7 +115,6 @@ def _seconds(key: str | None, site: Site) -> float | None:
 def changed_inputs(record: VersionRecord, plan: Plan, site: Site) -> tuple[Reason, ...]:
     """The first step that would come out differently today and what of it changed; none where none would."""
     steps = {step.key: step for step in plan.steps}
-    # asked of the engine alone, since all steps of a version are of one Enginery
     rekeyed = of_0_1(_published(record.address, site))
     for name, key in lineage(plan).items():
         was = record.lineage.get(name)

@@ -134,7 +134,6 @@ def _closure(plan: Plan) -> set[str]:
     keys, open_ = set(), [plan.step("engine").key]
     while open_:
         key = open_.pop()
-        # an input that is no step of this plan is not built by it
         if key in steps and key not in keys:
             keys.add(key)
             open_ += steps[key].inputs.values()
@@ -161,7 +160,6 @@ def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: L
 def _published(record: VersionRecord, name: str) -> str:
     """What the store calls the artifact of that name: of the engine, the very content that was published."""
     key = record.lineage[name]
-    # one key can have several engines, as rebuilds differ in bytes; the address names one
     return record.address if key == record.engine_key else key
 
 

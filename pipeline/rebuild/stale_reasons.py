@@ -54,7 +54,6 @@ def reasons(record: VersionRecord, judged_at: datetime, world: World) -> tuple[R
 
 def serves(pool: Pool, record: VersionRecord) -> bool:
     """Whether the version is, or would be, served from the pool."""
-    # aliases in the file decide alone: such a pool may serve less than its hardware suits
     if pool.aliases:
         return bool(set(pool.aliases) & set(record.aliases))
     return (pool.gpu is None) == on_cpu(record) and (pool.gpu is None or _built_for(pool.gpu, record))
@@ -124,7 +123,6 @@ def _tools(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     built = record.facts.get("toolchain", {})
     for name in loaders(cast("Facts", record.facts)):
         versions = pool.versions(name)
-        # a pool that names no version of it is not compared
         if versions and name in built and built[name] not in versions:
             text = f"built with {name} {built[name]}; pool {pool.name!r} has {', '.join(versions)}"
             yield Reason("toolchain", text, loads=False)

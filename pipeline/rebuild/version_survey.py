@@ -112,5 +112,4 @@ def _judged_at(record: VersionRecord, site: Site) -> datetime:
 
 def _usd(new_build: Rebuild | None, record: VersionRecord, pools: Iterable[Pool]) -> float | None:
     prices = [pool.usd_per_gpu_hour for pool in pools if pool.usd_per_gpu_hour and serves(pool, record)]
-    # the dearest: which of its pools will build it is unknown
     return max(prices) * new_build.gpu_hours if new_build is not None and prices else None

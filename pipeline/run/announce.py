@@ -36,7 +36,7 @@ def call(due: Due) -> Outcome:
         try:
             process.run(job, on_line=lambda line: None)
         except BuildFailed as exc:
-            return Outcome(problem=" ".join(str(exc).split()))  # one line, as it is stored
+            return Outcome(problem=" ".join(str(exc).split()))
         except OSError as exc:
             return Outcome(problem=f"{words[0]} cannot be started here: {exc.strerror}")
     return Outcome()

@@ -132,7 +132,6 @@ def _apart(plan: Plan, judged: Judgement) -> dict[str, str]:
     A built engine and its draft meet in the server: here the engine is timed alone.
     """
     verdict, speculative = judged.verdict, plan.recipe.speculative
-    # a draft joins in the server only, and the timed engine ran without it
     alone = speculative is not None and speculative.mode == WITH_DRAFT and verdict.scored
     marks = {
         "scored": verdict.scored,
@@ -161,7 +160,6 @@ def _speed(measured: dict[str, Any]) -> list[Metric]:
         "itl_ms_p95",
     )
     every = [Metric(f"{name}@{row['batch_size']}", row[name]) for row in rows for name in names]
-    # the last row is the largest batch
     return [*(Metric(name, rows[-1][name]) for name in names), *every]
 
 

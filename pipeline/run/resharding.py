@@ -79,7 +79,6 @@ class Order:
         """Why TensorRT-LLM, of the release or in any version, cannot load what will be written."""
         layout = self.layout
         reasons = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
-        # the formats are what the build will make; the checkpoint's own weights stay as they are
         early = () if self.at_build else self.precision.formats
         waiting = [fmt.name for fmt in early if fmt.name in AT_BUILD]
         return reasons + [
@@ -99,7 +98,6 @@ class Order:
                 kv_cache=self.kv_cache,
                 **asdict(self.layout),
                 layout_version=LAYOUT_VERSION,
-                # absent unless true: keys of other layouts do not change with this parameter
                 at_build=self.at_build or None,
                 names=naming.param(self.shape.architecture, self.release),
             ),
@@ -151,7 +149,6 @@ def _checkpoint(store: LocalStore, key: str) -> str:
 @contextmanager
 def held(found: Found, store: LocalStore) -> Iterator[None]:
     """Keeps a checkpoint of the store from every sweep; refused unless it is undamaged."""
-    # a user's own directory is in no store, and no sweep reaches it
     if found.key is None:
         yield
         return

@@ -230,7 +230,6 @@ def history(card: Card) -> list[tuple[str, str, str]]:
 
 def commands(record: VersionRecord) -> list[str]:
     """How to look at it, fetch it and serve it."""
-    # a name may hold characters that a shell would read
     reference = quote(record.reference)
     backend = find_backend(record.facts.get("backend"))
     server = backend.server if backend is not None else None

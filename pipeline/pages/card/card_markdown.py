@@ -15,7 +15,6 @@ SPECIAL = re.compile(r"[\\`*\[\]>|#~!]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 
 def plain(value: str) -> str:
     """Text that Markdown shows as it is: on one line, nothing in it has a meaning."""
-    # in this order: a line break inside a cell would end the table
     line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
     # HTML in Markdown is live, and names and reasons come from users
     return SPECIAL.sub(r"\\\g<0>", line).replace("&", "&amp;").replace("<", "&lt;")
@@ -69,7 +68,6 @@ def fenced(code: str, language: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [f"| {' | '.join(plain(str(cell)) for cell in row)} |" for row in rows]
-    # a head without rows would be all that a reader sees of a section
     if not lines:
         return ""
     return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines])

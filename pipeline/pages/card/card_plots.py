@@ -62,7 +62,6 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
 def _limit(axis: Axis, limit: float, side: str, bottom: float) -> list[str]:
     """The limit's line, its number, and a shade over what is beyond it."""
     x = axis.at(limit)
-    # the shade is over what the gate refuses, on the side beyond the limit
     left, right = (x, axis.end) if side == "most" else (axis.start, x)
     return [
         box(left, 40, right - left, bottom - 40, "beyond"),
@@ -143,7 +142,6 @@ def bars(rows: Sequence[tuple[str, int, int]], width: float = WIDE) -> str:
     """Horizontal bars: label, bytes, and series; empty where there is nothing to compare."""
     if not rows:
         return ""
-    # a phone has less room for labels than for bars
     left = 172.0 if width == WIDE else 140.0
     longest = max(num_bytes for _, num_bytes, _ in rows) or 1  # `or`: all may be empty
     shapes = []
@@ -172,7 +170,6 @@ def memory(record: VersionRecord, width: float = WIDE) -> str:
     for index, (label, weights, cache) in enumerate(rows):
         y = 8.0 + 30 * index
         label_text = f"{size(weights)} weights" + (f" + {size(cache)} KV cache" if cache else "")
-        # a phone has no room for both parts; the bar still shows them
         label_text = size(weights + cache) if narrow else label_text
         shapes += [
             text(left - 10, y + 15, label, "", "end"),

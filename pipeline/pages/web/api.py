@@ -116,7 +116,6 @@ class Moved(BaseModel):
 
 def router(reading: Reading) -> APIRouter:
     """Every route of the API over one registry."""
-    # the version is in the address, so that scripts survive a later one
     routes = APIRouter(prefix="/api/v1")
     _reads(routes, reading)
     _more_reads(routes, reading)

@@ -178,7 +178,6 @@ def events(
     query = query.where(table.c.seq < before) if before is not None else query
     query = query.where(table.c.seq > after) if after is not None else query
     with database.reading() as db:
-        # after: the oldest first, so that a reader who asks again misses none
         result = db.execute(query.order_by(table.c.seq.desc() if after is None else table.c.seq))
         return rows.read_values(result, log.event)
 
@@ -201,7 +200,6 @@ def _with_facts(page: Iterable[Row[Any]], version_facts: Collection[str]) -> lis
         if row.facts_id in version_facts:
             sound.append(row)
         else:
-            # a page goes on without it; `verify --all` names the row
             rows.report_odd(rows.missing_facts_message(row._asdict()))
     return sound
 
@@ -213,7 +211,6 @@ def _contains(text: str, *columns: ColumnElement[str]) -> list[ColumnElement[boo
 
 
 def _conditions(query: Wanted, version_facts: Mapping[str, Mapping[str, Any]]) -> list[ColumnElement[bool]]:
-    # recipes are not searched: reading them is what these lists avoid
     condition = _contains(query.text, version.c.name, version.c.model)
     for column in (version.c.name, version.c.verdict, version.c.origin):
         value = getattr(query, column.name)
@@ -247,7 +244,6 @@ def _ordered(sort: Sort, suits: Iterable[ColumnElement[bool]]) -> Any:
     name, largest_first = ORDERS[sort]
     of = and_(metric.c.name == version.c.name, metric.c.number == version.c.number, metric.c.metric == name)
     by = metric.c.value.desc() if largest_first else metric.c.value
-    # outer: versions without the metric are listed too, at the end
     return query.outerjoin(metric, of).order_by(by.nulls_last(), *newest)
 
 

@@ -171,13 +171,12 @@ def _pictures(records: list[VersionRecord]) -> dict[str, Any]:
 def _parse_query(parameters: Mapping[str, str]) -> Wanted:
     """What the form asks for; what makes no sense is left out."""
     tp = parameters.get("tp", "")
-    # forms and old links may say anything; no error page for that
     sort: Any = (
         parameters.get("sort") if parameters.get("sort") in ("fastest", "smallest", "closest") else "newest"
     )
     return Wanted(
         text=parameters.get("q", "")[:200],
-        # six digits: `int` of any length is slow, and no engine has so many ranks
+        # five digits: no engine has more ranks, and `int` refuses a text that is very long
         tp=int(tp) if tp.isdecimal() and len(tp) < 6 else None,
         sort=sort,
         **{name: parameters.get(name, "")[:100] for name in ("format", "backend", "verdict", "origin")},

@@ -122,7 +122,6 @@ class Reading:
             aliases = rows.select_rows(
                 db, alias, select(alias).where(alias.c.name == name).order_by(alias.c.alias)
             )
-            # one query for all aliases, whose way back depends on it
             collected = set(
                 db.scalars(
                     select(version.c.number).where(
@@ -130,7 +129,6 @@ class Reading:
                     )
                 )
             )
-        # events of a name without aliases are not read
         moved = [event for event in self.registry.events(name) if event.kind in MOVES] if aliases else []
         waivers = self.open_waivers(name)
         standings = []
@@ -161,7 +159,6 @@ class Reading:
 
     def compare(self, before: VersionRecord, after: VersionRecord) -> Comparison:
         """What differs, as `enginery diff` says it."""
-        # without a store the intervals alone are compared
         return compare(before, after, paired(self._store, before, after) if self._store else {})
 
     def open_waivers(self, name: str | None = None) -> list[Waiver]:
@@ -235,7 +232,6 @@ def _way_back(moves: list[Event], collected: set[int]) -> dict[str, Any]:
     before = [number for number in way[:-1] if number != way[-1]]
     reachable = [number for number in before if number not in collected]
     if reachable:
-        # the nearest that still has its files
         return {"was": was, "back": reachable[-1], "obstacle": ""}
     lost = (
         f"the files of version {before[-1]} were collected"

@@ -88,7 +88,6 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        # before the body is read: who has no token cannot make the server read
         refusal = None if scope["method"] in READS else self._refusal(Headers(scope=scope))
         await (refusal or self._app)(scope, receive, with_headers)
 

@@ -48,7 +48,6 @@ def _operations(app: FastAPI, reading: Reading, meter: Meter) -> None:
     @app.get("/healthz", tags=["operate"])
     def health() -> dict[str, str]:
         """200 where the registry's database answers, 503 where it does not."""
-        # the database, not this process: a server without it is of no use
         reading.require()
         return {"status": "ok"}
 
