@@ -30,6 +30,7 @@ def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> 
     """Prints the error, in a `--json` run without an answer as its document too; returns the exit code."""
     out = out or Output(color=color)
     code, message = _classify_error(exc)
+    # 70 is a bug, and its message asks to report these lines
     if code == 70:
         traceback.print_exception(exc)
     notes = [shorten_message(note) for note in getattr(exc, "__notes__", ())]
@@ -44,6 +45,7 @@ def failure(code: int, message: str, hints: Sequence[str] = (), **more: Any) -> 
 
 
 def _classify_error(exc: Exception) -> tuple[int, str]:
+    # by the nearest class in the table: a subclass may have a code of its own
     code = next((EXIT_CODES[kind] for kind in type(exc).__mro__ if kind in EXIT_CODES), None)
     if code is not None:
         return code, shorten_message(str(exc))
@@ -85,5 +87,6 @@ def shorten_message(text: str) -> str:
 def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
+    # the end is shorter: the beginning says more
     end = most // 4
     return f"{text[: most - end]}...{text[-end:]}"

@@ -37,6 +37,7 @@ class Pace:
         if self.unit not in ("", unit):
             self.since = now
         self.unit = unit
+        # the first call may come within the clock's resolution
         return done / max(now - self.since, 1e-9)
 
     def takes_line(self) -> bool:
@@ -128,6 +129,7 @@ class Display(Listener):
             self.bars.remove_task(self.tasks.pop(step.key))
 
     def _mark(self, mark: str, plain: str) -> str:
+        # another encoding has no such mark
         return mark if self.out.stderr.encoding.lower().startswith("utf") else plain
 
 

@@ -52,6 +52,7 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | N
         ctx.invoke(plan, recipe=recipe)
         return
     if step_timeout is not None:
+        # `site` is a cached property: setting it replaces it for this run
         ctx.obj.site = replace(ctx.obj.site, timeout_s=3600 * step_timeout)
     run_file(ctx.obj, recipe)
 
@@ -81,6 +82,7 @@ def demo(app: App, prompt: str) -> None:
 
 def _program() -> str:
     """How this program was called."""
+    # called as a module, it has no name that could be typed
     return _relative(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
 
 
@@ -98,6 +100,7 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
     from pipeline.step.realize import realize
 
     outcomes, failures = [], []
+    # all are planned before the first is built: a mistake in the last one costs nothing
     plans = [plan for _, plan in app.plans(file)]
     for plan in plans:
         app.out.say(plan.recipe.name)
@@ -106,13 +109,16 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
                 make = partial(realize, site=app.site, listener=display)
                 outcomes.append(run_plan(plan, app.site, app.registry, make))
             _print_outcome(app, outcomes[-1])
+        # expected errors only: a bug ends the run at once
         except tuple(EXIT_CODES) as exc:
             failures.append(exc)
+            # a single failure is printed at the end anyway
             if len(plans) > 1:
                 app.out.say(f"failed {plan.recipe.name}: {exc}")
     if failures:
         if len(plans) > 1:
             failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
+        # the first one's exit code is that of the run
         raise failures[0]
     return outcomes
 
@@ -164,6 +170,7 @@ def _print_plan(app: App, drafted: "Draft") -> None:
         app.out.value({**answer, "lacking": list(drafted.refusals.host)}, text="")
         return
     if app.out.quiet:
+        # a step without a key has no id to print
         rows = [row for row in rows if row["key"]]
     app.out.rows(rows, id_column="key", title=name)
     for note in () if app.out.quiet else drafted.notes:
@@ -208,6 +215,7 @@ def _rows(app: App, drafted: "Draft") -> list[dict[str, Any]]:
 
     plan = drafted.plan
     to_run = {step.key for step in pending(plan, app.site)}
+    # scripts look keys up, people compare them
     length = None if app.out.json_mode else 12
     return [
         {
