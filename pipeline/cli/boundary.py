@@ -30,7 +30,6 @@ def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> 
     """Prints the error, in a `--json` run without an answer as its document too; returns the exit code."""
     out = out or Output(color=color)
     code, message = _classify_error(exc)
-    # 70 is a bug, and its message asks to report these lines
     if code == 70:
         traceback.print_exception(exc)
     notes = [shorten_message(note) for note in getattr(exc, "__notes__", ())]
@@ -87,6 +86,5 @@ def shorten_message(text: str) -> str:
 def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
-    # the end is shorter: the beginning says more
     end = most // 4
     return f"{text[: most - end]}...{text[-end:]}"

@@ -106,7 +106,6 @@ COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in sect
 
 OLD_SPELLINGS = {
     "serve-registry": ("registry", "serve"),
-    # all others kept their name and moved into a group
     **{
         name: (group, name)
         for group, names in {

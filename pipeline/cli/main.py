@@ -54,7 +54,6 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command of the first word; raises UsageError, with the nearest command, for an unknown word."""
-        # before click's own message, which does not list the others
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             nearest = _nearest(args[0], self.list_commands(ctx), ctx)
             hint = f"; did you mean {nearest!r}?" if nearest else ""
@@ -87,7 +86,6 @@ class FirstScreen(LazyGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the sections of the first screen, then the groups."""
-        # one width for all sections, so that their columns stand below one another
         widest = max(map(len, self.list_commands(ctx)))
         sections = {title: dict(section) for title, section in SECTIONS.items()}
         for title, entries in (sections | {"Groups (enginery GROUP --help)": GROUPS}).items():

@@ -129,7 +129,6 @@ class Display(Listener):
             self.bars.remove_task(self.tasks.pop(step.key))
 
     def _mark(self, mark: str, plain: str) -> str:
-        # another encoding has no such mark
         return mark if self.out.stderr.encoding.lower().startswith("utf") else plain
 
 

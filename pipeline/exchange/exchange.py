@@ -45,9 +45,9 @@ def push(
     """Pushes a part of a version; `to` is as `pipeline.exchange.target.parse` reads it."""
     target = parse(to)
     client.require_own_store()
-    # an engine cannot be pushed while a sweep deletes it or what it was built from
     record = client.resolve(reference)
     read = (record.engine_key, *record.lineage.values())
+    # no sweep may delete what is being pushed, or what it was built from
     with client.store.reading(read, f"the push of {record.reference}"):
         return _push(content(record, part or default_part(target), client), target, client, progress)
 

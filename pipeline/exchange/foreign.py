@@ -121,7 +121,7 @@ def _pulled(directory: Path) -> Foreign:
     else:
         foreign = replace(_checkpoint(directory), names=tuple(manifest.files))
     stated_facts = version.get("facts", {})
-    # the other facts are read again from the files; these two are in no file of the engine
+    # the other facts are read again from the files, which know less of these two
     kept_facts = {name: stated_facts[name] for name in ("target", "gpus") if name in stated_facts}
     claims = {
         name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")

@@ -175,7 +175,7 @@ def _active_runs(client: SyncPrefectClient) -> list[FlowRun]:
 
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
-        # a server that ended lately leaves its port in TIME_WAIT, which is no use of it
+        # a server that ended lately leaves its port in TIME_WAIT, which must not count as taken
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

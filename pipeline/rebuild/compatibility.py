@@ -34,7 +34,6 @@ def elsewhere(facts: dict[str, Any], query: Mapping[str, Any]) -> dict[str, Any]
     A `runtime` takes the place of this host's versions. A host without GPUs is no place for what TensorRT-LLM
     loads: a query for those or for a `driver` is about another host, whose GPUs are unknown.
     """
-    # a named GPU is another host as a whole: nothing that is known of this one counts there
     if "gpu" in query:
         return {}
     programs = query.get("runtime", {}).keys()

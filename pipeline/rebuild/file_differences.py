@@ -146,8 +146,8 @@ def _only_notes(was: Path, now: Path) -> bool:
     try:
         differing = values(json.loads(was.read_bytes()), json.loads(now.read_bytes()))
         return all(place in (*BUILT_AT, *BUILT_BY) for place, _, _ in differing)
-    # no JSON, or only one of the two is there: then the difference matters
     except (OSError, ValueError):
+        # no JSON, or only one of the two is there: then the difference matters
         return False
 
 

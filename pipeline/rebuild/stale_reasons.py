@@ -102,7 +102,7 @@ def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     built = {str(gpu["driver"]) for gpu in record.facts.get("gpus", []) if gpu.get("driver")}
     if pool.driver is None or not built or pool.driver in built:
         return
-    # older only if older than each of them: it ran on all
+    # older only if older than every driver that it was built with
     older = _branch(pool.driver) < min(map(_branch, built))
     consequence = (
         "older, so it may not load" if older else "its speed and tuned kernels were measured with another"

@@ -58,7 +58,7 @@ def licences(plan: Plan, site: Site) -> dict[str, Any]:
     """The licence of every checkpoint in the engine: `licence`, `draft_licence`, `heads_licence`."""
     store = site.store
     return {
-        # the main model has no role, so that its field begins with the underscore
+        # the main model has no role, so that its field would begin with the underscore
         f"{step.role}_licence".removeprefix("_"): licence_of(
             store.manifest(step.key), partial(store.file, step.key)
         )

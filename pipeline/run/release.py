@@ -74,8 +74,8 @@ def try_points(engine: Step, trials: tuple[Trial, ...], make: MakeStep) -> Step:
         try:
             make(trial.engine)
             make(trial.measurement)
-        # a point that does not fit in memory, say: the others can still win
         except BuildFailed as exc:
+            # a point that does not fit in memory, say: the others can still win
             failures[number] = str(exc).splitlines()[0]
     return replace(engine, places=TunedPlaces(failures=failures)) if trials else engine
 

@@ -133,7 +133,7 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     backend = find_backend(record.facts.get("backend"))
     quantized_at_build = backend is not None and backend.quantizes_at_build
-    # the checkpoint of such a version holds unquantized weights, and only its recipe has the format
+    # some of its weights wait for the build in the checkpoint, and only the recipe has their format
     recipe = Precision.parse(record.recipe.get("format", "none")) if quantized_at_build else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 

@@ -24,7 +24,6 @@ def card(app: App, reference: str, out: Path | None) -> None:
 
     Example: enginery card demo/int4_awq_tp2@candidate -o card.html
     """
-    # before the registry is read, which may take long
     if out is not None and out.suffix not in SUFFIXES:
         raise click.BadParameter(f"{out} ends in neither {' nor '.join(SUFFIXES)}", param_hint="--out")
     from pipeline.pages.card import card_markdown, card_page  # jinja2 and SQLAlchemy: not for --help

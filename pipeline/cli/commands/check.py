@@ -42,7 +42,6 @@ def init(app: App, file: Path, name: str, model: str) -> None:
     from recipes.json_schema import FILE  # pydantic: not for --help
 
     try:
-        # "x" refuses an existing file without a race
         with file.open("x") as out:
             out.write(FIRST.format(schema=FILE.as_uri(), name=name, model=model))
     except FileExistsError:

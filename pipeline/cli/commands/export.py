@@ -55,7 +55,6 @@ def export(  # noqa: PLR0913, PLR0917 what click hands over
     with engine_of(app, record, [record.engine_key, *record.lineage.values()], "export"):
         deployment = read_deployment(record, app.client.store)
         directory = (out or Path(f"{deployment.slug}-{deployment.number}-{target}")).absolute()
-        # only a target whose settings require a root gets one where none is given
         where = root or (str(directory) if chosen.settings.model_fields["root"].is_required() else None)
         settings = parse_settings(chosen.settings, pairs, files=files, **({"root": where} if where else {}))
         texts, trees = exporters.export(target, deployment, settings)

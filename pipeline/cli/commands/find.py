@@ -97,8 +97,8 @@ def find(
     gc.freeze()  # what is imported is no garbage: a search of many versions need not look through it
     try:
         matches = client.find(rank=rank, limit=limit or (20 if people else None), **query)
-    # names in --rank and --slo are known to the search alone
     except ValueError as exc:
+        # names in --rank and --slo are known to the search alone
         raise click.UsageError(str(exc)) from None
     suits = [match for match in matches if not match.reasons]
     _show(app, matches, (RANKS[rank][0], *query.get("slo", {})))
@@ -227,7 +227,6 @@ def _judge(app: App, suggestion: "Suggestion", file: Path) -> _Judgement:
     from recipes.errors import RecipeError
     from recipes.load import Loaded
 
-    # a suggestion with open questions is no recipe yet
     if suggestion.recipe is None:
         return _Judgement(False, "; ".join(suggestion.open))
     if suggestion.recipe.model.path is None or any(
@@ -286,7 +285,6 @@ def _explain_nothing(app: App, query: Mapping[str, Any]) -> str:
 
 def _write(target: Path, text: str) -> None:
     try:
-        # never over a file of the user
         with target.open("x") as out:
             out.write(text)
     except FileExistsError:

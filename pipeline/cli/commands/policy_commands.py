@@ -155,7 +155,6 @@ def _document(
         "metrics": _bounds(bounds),
         "no_open_waivers": no_open_waivers,
     }
-    # options that were not given have these values
     return {name: value for name, value in rules.items() if value not in (None, [], {}, False)}
 
 

@@ -112,7 +112,7 @@ def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     from pipeline.engines import find_backend  # pydantic: not for --help
 
     quoted = shlex.quote(str(path))
-    # no server takes a bare checkpoint; an engine is built of it first
+    # an imported checkpoint is no engine: one is built of it first
     if record.facts.get("backend") == "checkpoint":
         return {"build an engine of it": f"enginery init recipe.yaml --model {quoted}"}
     commands = {"run it": f"enginery generate {quoted} 'def '"}

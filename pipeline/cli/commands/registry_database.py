@@ -53,7 +53,6 @@ def show(app: App) -> None:
     database = _database(app)
     number = database.schema()
     answer: dict[str, object] = {"registry": database.url, "kind": database.kind, "schema": number}
-    # another schema may have other tables, and nothing of them is counted
     if number == SCHEMA_VERSION:
         opened = open_registry(_url(app))
         answer |= opened.counts()

@@ -37,7 +37,6 @@ def reshard(  # noqa: PLR0913, PLR0917 what click hands over
     from pipeline.run.resharding import Layout, find, held, order
     from pipeline.units import size
 
-    # first: reading a checkpoint takes a while
     refuse_taken(out.absolute())
     # the registry as a function: a directory or a key needs none
     source = find(checkpoint, app.site.store, lambda: app.registry)

@@ -82,7 +82,6 @@ def demo(app: App, prompt: str) -> None:
 
 def _program() -> str:
     """How this program was called."""
-    # called as a module, it has no name that could be typed
     return _relative(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
 
 
@@ -109,8 +108,8 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
                 make = partial(realize, site=app.site, listener=display)
                 outcomes.append(run_plan(plan, app.site, app.registry, make))
             _print_outcome(app, outcomes[-1])
-        # expected errors only: a bug ends the run at once
         except tuple(EXIT_CODES) as exc:
+            # only expected errors come here: a bug ends the run at once
             failures.append(exc)
             # a single failure is printed at the end anyway
             if len(plans) > 1:
@@ -170,7 +169,6 @@ def _print_plan(app: App, drafted: "Draft") -> None:
         app.out.value({**answer, "lacking": list(drafted.refusals.host)}, text="")
         return
     if app.out.quiet:
-        # a step without a key has no id to print
         rows = [row for row in rows if row["key"]]
     app.out.rows(rows, id_column="key", title=name)
     for note in () if app.out.quiet else drafted.notes:

@@ -25,7 +25,7 @@ def show(app: App) -> None:
         "held_bytes": usage.held_bytes,
         "unused_bytes": usage.unused_bytes,
     }
-    ratio = usage.listed_bytes / max(usage.held_bytes, 1)  # an empty store has none
+    ratio = usage.listed_bytes / max(usage.held_bytes, 1)
     app.out.value(
         answer,
         text=f"{app.store_url}   id {identity.id[:12] if identity else 'none yet'}\n"

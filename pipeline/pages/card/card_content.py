@@ -90,7 +90,7 @@ HARDWARE = ("cpu", "cores")
 def built_for(record: VersionRecord) -> Pairs:
     """What a host must have, and the limits that requests must keep."""
     facts = record.facts
-    # versions of the CPU and its cores are no tools to install
+    # the CPU and its cores are no tools to install
     toolchain = ", ".join(
         f"{name} {version}" for name, version in facts.get("toolchain", {}).items() if name not in HARDWARE
     )
@@ -185,7 +185,7 @@ def speeds(record: VersionRecord) -> list[dict[str, float]]:
     rows: dict[int, dict[str, float]] = {}
     for metric in record.metrics:
         figure, at, batch = metric.name.partition("@")
-        # a metric of a user may have an "@" of another meaning
+        # only a number behind "@" is a batch size
         if at and batch.isdecimal():
             rows.setdefault(int(batch), {"batch_size": int(batch)})[figure] = metric.value
     return [rows[batch] for batch in sorted(rows)]
@@ -217,7 +217,7 @@ def in_memory(record: VersionRecord) -> list[tuple[str, int, int]]:
     if not isinstance(weights, list) or not isinstance(whole, list) or len(whole) != len(weights):
         return []
     return [
-        # rounding in what was measured can make the whole less than its part
+        # a cache of less than nothing could not be drawn
         (f"rank {rank}", weight, max(0, both - weight))
         for rank, (weight, both) in enumerate(zip(weights, whole, strict=True))
     ]

@@ -44,7 +44,6 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
     limits = sorted({check["limit"] for check in measured if check.get("limit") is not None})
     ends = [check[end] for check in measured for end in ("low", "high")]
     axis = around([*ends, *limits], 12, PANEL - 12)
-    # 40 pixels for each version, below two lines of title
     bottom = 58 + 40 * len(checks)
     shapes = [text(12, 16, name, "strong"), text(12, 32, better, "faint")]
     # versions with different limits share no line

@@ -58,7 +58,6 @@ def _measured(measurement: Measured) -> Row:
 
 def _share(before: float, after: float) -> str:
     """The change as a share; empty where it rounds to nothing."""
-    # a share of zero or less has no meaning
     change = f"{after / before - 1:+.0%}" if before > 0 else ""
     return "" if change in ("+0%", "-0%") else change
 

@@ -38,8 +38,8 @@ class RegistryCollector(Collector):
         up = GaugeMetricFamily("enginery_registry_up", "Whether the registry's database answers.")
         try:
             census = self._reading.census(datetime.now(UTC))
-        # a scrape must answer also now: it is what tells that the database is away
         except StoreUnusable:
+            # a scrape must answer also now: it is what tells that the database is away
             up.add_metric([], 0)
             yield up
             return
