@@ -44,6 +44,7 @@ def failure(code: int, message: str, hints: Sequence[str] = (), **more: Any) -> 
 
 
 def _classify_error(exc: Exception) -> tuple[int, str]:
+    # by the nearest class in the table: a subclass may have a code of its own
     code = next((EXIT_CODES[kind] for kind in type(exc).__mro__ if kind in EXIT_CODES), None)
     if code is not None:
         return code, shorten_message(str(exc))

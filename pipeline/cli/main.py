@@ -41,6 +41,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module = import_module(f"pipeline.cli.commands.{self.table[cmd_name].module}")
+        # `import` is a keyword, so that its function is `import_`
         command: click.Command = getattr(module, f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name)
         return command
 
@@ -96,6 +97,7 @@ class FirstScreen(LazyGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As of any group; a spelling of 0.1 is answered with a note on stderr."""
         name, command, rest = super().resolve_command(ctx, args)
+        # whoever parses the answer, or wants ids only, has no use for the note
         if name in OLD_SPELLINGS and not ctx.params["json_mode"] and not ctx.params["quiet"]:
             click.echo(
                 f"note: `enginery {name}` is now `enginery {' '.join(OLD_SPELLINGS[name])}`; "
@@ -186,6 +188,7 @@ def _run() -> int:
         message, text = shorten_message(exc.format_message()), shorten_message(written.getvalue())
         return _failed(apps, 2, message, lambda: click.echo(text, err=True))
     except BrokenPipeError:  # the reader of our stdout has gone
+        # the interpreter flushes stdout at its end, and would fail once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -195,11 +198,13 @@ def _guarded(apps: "list[App]") -> int:
     try:
         result = enginery(standalone_mode=False, obj=apps)
     except Exception as exc:
+        # `_run` prints these
         if isinstance(exc, click.ClickException | click.exceptions.Abort | BrokenPipeError):
             raise
         from pipeline.cli.boundary import report  # rich and pydantic: only after an error
 
         return report(exc, _output(apps))
+    # only after success: a failed run prints one document, with the error in it
     for app in apps:
         app.out.flush()
     return result if isinstance(result, int) else 0
@@ -228,6 +233,7 @@ def _output(apps: "list[App]") -> "Output":
 
 def _asked_for_json() -> bool:
     words = sys.argv[1:]
+    # what is after `--` are arguments, even where they look like an option
     return "--json" in words[: words.index("--") if "--" in words else None]
 
 

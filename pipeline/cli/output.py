@@ -32,6 +32,7 @@ class Output:
     @cached_property
     def stdout(self) -> Console:
         """Where answers go."""
+        # rich takes 80 columns where there is no terminal, and would fold the tables
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
         return Console(no_color=not self.color, highlight=False, width=width)
 
@@ -59,10 +60,12 @@ class Output:
 
     def line(self, text: str) -> None:
         """Prints a line of the answer as it is, however wide."""
+        # soft_wrap: a line that is folded cannot be copied or piped
         self.stdout.print(visible(text), markup=False, soft_wrap=True)
 
     def stream(self, text: str) -> None:
         """Prints a piece of text at once, without a line end."""
+        # a JSON run has the whole text in its document
         if not self.json_mode:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -72,11 +75,13 @@ class Output:
         if self.json_mode and self.documents:
             sys.stdout.write(json.dumps(self._whole(), indent=2, default=str) + "\n")
             sys.stdout.flush()
+            # cleared, as a command that follows an alias prints a document per change
             self.documents.clear()
             self.answered = True
 
     def failed(self, failure: Mapping[str, Any]) -> None:
         """Prints the error document of a JSON run; answers so far stand beside it, as `answer`."""
+        # a second document would make the output no JSON
         if self.json_mode and not self.answered:
             answer = {"answer": self._whole()} if self.documents else {}
             self.documents[:] = [{**failure, **answer}]
@@ -92,6 +97,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Prints a warning."""
+        # control characters first, then what rich takes for markup
         self.stderr.print(f"[yellow]warning:[/] {escape(visible(text))}", soft_wrap=True)
 
     def notice(self, tone: str, text: str) -> None:
@@ -111,7 +117,9 @@ class Output:
 def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for name in rows[0]:
+        # a column is of numbers only if every value is; a missing one does not decide
         numeric = {type(row[name]) for row in rows} - {NoneType} <= {int, float}
+        # a key that is folded cannot be copied
         table.add_column(
             name.replace("_", " "), justify="right" if numeric else "left", no_wrap=name == "key"
         )

@@ -37,6 +37,7 @@ class Pace:
         if self.unit not in ("", unit):
             self.since = now
         self.unit = unit
+        # the first call may come within the clock's resolution
         return done / max(now - self.since, 1e-9)
 
     def takes_line(self) -> bool:

@@ -45,6 +45,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
+        # tarfile takes the length of an extended header from the archive, so an archive could name any
         if not 0 <= size <= READ_BYTES:
             raise ExchangeRefused(
                 f"{self.where}: a header has {size:,} bytes, at most {READ_BYTES:,} are read; push it again"
@@ -82,7 +83,7 @@ def extract(blob: Path, place: Callable[[str], Path | None], *, compressed: bool
         if path is None or opened is None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        with opened, path.open("xb") as out:
+        with opened, path.open("xb") as out:  # "xb": no member overwrites a file
             while chunk := opened.read(READ_BYTES):
                 out.write(chunk)
 
@@ -90,12 +91,14 @@ def extract(blob: Path, place: Callable[[str], Path | None], *, compressed: bool
 def _plain(blob: Path, *, compressed: bool) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     with _opened(blob, compressed=compressed) as archive:
         for number, member in enumerate(archive):
+            # directories are not in MAX_FILES, and an archive of nothing but them must end too
             if number > 2 * MAX_FILES:
                 raise ExchangeRefused(
                     f"{blob}: more than {2 * MAX_FILES:,} members, the most that an import takes"
                 )
             if member.isdir():
                 continue
+            # a link could lead out of the target, and a sparse member declares bytes that the archive lacks
             if not member.isfile() or member.issparse():
                 raise ExchangeRefused(f"{blob}: {member.name!r} is not a plain file; push the file itself")
             yield member, archive
@@ -109,6 +112,7 @@ def _opened(blob: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
         with blob.open("rb") as raw:
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if compressed else raw)
             bounded = cast("IO[bytes]", _Bounded(file, blob, limit, compressed=compressed))
+            # "r:" forbids tarfile's own decompression, which would read past the bound
             with tarfile.open(fileobj=bounded, mode="r:") as archive:
                 yield archive
     except BROKEN as exc:

@@ -47,6 +47,7 @@ def push(
     client.require_own_store()
     record = client.resolve(reference)
     read = (record.engine_key, *record.lineage.values())
+    # no sweep may delete what is being pushed, or what it was built from
     with client.store.reading(read, f"the push of {record.reference}"):
         return _push(content(record, part or default_part(target), client), target, client, progress)
 
@@ -83,6 +84,7 @@ def import_version(
         try:
             return adopt(directory, name, {"from": source, **origin}, client, host)
         except (SourceError, ExchangeRefused) as exc:
+            # the user gave `source`; the working directory in the message is gone by then
             raise type(exc)(str(exc).replace(str(directory), source)) from exc
 
 
@@ -95,6 +97,7 @@ def _fetched(
         yield where.path.absolute(), {}
         return
     if isinstance(where, Repository):
+        # the cache stays in the store, so that an interrupted download goes on where it stopped
         cache = client.store.root / "hub"
         path, commit = hf.fetch(
             where, cache, lambda done, total, _: progress(done, total) if progress else None
@@ -110,6 +113,7 @@ def _fetched(
         return
     with working_beside(client.store.root / "import") as draft:
         version = mlflow.fetch(where, draft, progress)
+        # the push added MLmodel; it is no file of the artifact, and would change its key
         (draft / mlflow_push.MLMODEL).unlink(missing_ok=True)
         yield draft, _mlflow_origin(version)
 

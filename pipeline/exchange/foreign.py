@@ -66,9 +66,11 @@ def recognise(directory: Path) -> Foreign:
     files = list_files(directory)
     names = expected(files, str(directory))
     if _is_engine(files):
+        # a checkpoint may hold links that stay inside it (`require_inside`), an engine none
         links = [name for name in names if not is_plain(files[name])]
         if links:
             raise ExchangeRefused(f"{directory}: {links[0]} is not a plain file; copy its target (cp -rL)")
+    # first: a pulled engine has engine.json too, and only here are its seal and files checked
     if VERSION in files:
         return _pulled(directory)
     if "engine.json" in files:
@@ -107,6 +109,7 @@ def _format_of(names: Collection[str]) -> ForeignFormat | None:
 
 def _pulled(directory: Path) -> Foreign:
     """A version that another registry's `pull` wrote, or `push` with a card; files and seal are checked."""
+    # a push to a repository adds a card, which the manifest does not list
     if problems := verify_pulled(directory, extra_names=[README]):
         raise ArtifactCorrupt(
             "\n".join([f"{directory} is not as it was pulled:", *(f"  {p}" for p in problems)])
@@ -118,6 +121,7 @@ def _pulled(directory: Path) -> Foreign:
     else:
         foreign = replace(_checkpoint(directory), names=tuple(manifest.files))
     stated_facts = version.get("facts", {})
+    # the other facts are read again from the files, which know less of these two
     kept_facts = {name: stated_facts[name] for name in ("target", "gpus") if name in stated_facts}
     claims = {
         name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")
@@ -134,6 +138,7 @@ def _own_engine(directory: Path, names: tuple[str, ...]) -> Foreign:
             f"{directory / 'engine.json'}: is not as this enginery writes it ({exc!r}); build it again"
         ) from None
     facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
+    # they seal the other registry's version; this store writes its own
     names = tuple(name for name in names if name not in (MANIFEST, VERSION))
     backend = engines.find_backend(about["backend"])
     code = backend is not None and backend.holds_code
@@ -169,8 +174,10 @@ def _checkpoint(directory: Path) -> Foreign:
         raise SourceError(f"{exc}; nothing was imported") from None
     names = [*local, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
     front = front_matter(directory)
+    # a card's `base_model` may be one name or a list of them
     base = front.get("base_model")
     return Foreign(
+        # a quantized KV cache alone makes it quantized, even where all weights are as in the source
         kind=CHECKPOINT if precision.quantizes or kv_cache != "auto" else SOURCE,
         names=tuple(names),
         facts={

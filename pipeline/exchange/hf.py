@@ -32,10 +32,12 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 def write_directory(content: Content, client: Client, target: Path, progress: Progress | None = None) -> Path:
     """Writes what a repository of the part would hold, with its card, to the new directory `target`."""
     where = target.absolute()
+    # before the copy, which is long; asked again below, as the target may appear meanwhile
     refuse_taken(where)
     with working_beside(where, content.manifest.size_bytes) as draft:
         repository = draft / "repository"
         _write(content, client, repository, progress)
+        # the rename must not become durable before the files do
         tree.sync_all(repository)
         refuse_taken(where)
         repository.rename(where)
@@ -74,10 +76,12 @@ def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
     """Downloads a checkpoint from a hub, each file verified; returns its directory and the commit's hash."""
     with _hub_errors(source.repo):
         commit = source.revision
+        # a branch moves; its commit is recorded and downloaded, so that all files are of one commit
         if not COMMIT.fullmatch(commit):
             commit = str(HfApi(library_name="enginery").model_info(source.repo, revision=commit).sha)
     remote = Remote(source.repo, commit, cache)
     files = hub.listing(remote)
+    # bytes of an earlier, interrupted download are on disk already
     needed = IMPORT_COPIES * sum(file.size for file in files) - disk.allocated_bytes(remote.directory)
     disk.ReportFullDisk(cache, f"hf://{source.repo}", needed_bytes=needed).require()
     hub_download.fetch(remote, files, progress)
@@ -108,9 +112,11 @@ def front_matter(directory: Path) -> dict[str, Any]:
     path = directory / README
     if not path.is_file():
         return {}
+    # cards come from outside, also from Windows: other line ends, and bytes that are no UTF-8
     match = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(errors="replace"), re.DOTALL)
     try:
         front = yaml_text.parse_card(match[1]) if match else None
     except yaml.YAMLError:
         return {}
+    # YAML yields dates and the like, which the registry's JSON cannot hold
     return json.loads(json.dumps(front, default=str)) if isinstance(front, dict) else {}

@@ -59,6 +59,7 @@ class Server:
             response = self.client.request(method, f"{self.address}/api/2.0/{path}", **more)
             self.require(response)
             try:
+                # a proxy or another web server may answer with a page, and with success
                 answer: dict[str, Any] = response.json()
             except ValueError:
                 raise ExchangeFailed(
@@ -72,8 +73,10 @@ class Server:
         """Raises MlflowError for an error that MLflow explains, httpx.HTTPStatusError for a transient one."""
         if response.is_success:
             return
+        # httpx's own exception is what `patiently` repeats; MlflowError ends the call at once
         if response.status_code in PASSING:
             response.raise_for_status()
+        # a streamed body is not in memory yet, and MlflowError looks into it
         response.read()
         raise MlflowError(self.address, response)
 
@@ -89,6 +92,7 @@ class Server:
                         f"{self.address}: {why or type(exc).__name__}, {ATTEMPTS} times in a row; check that "
                         "the MLflow server runs, and push again"
                     ) from None
+                # 0.4, 0.8 and 1.6 s
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
@@ -102,7 +106,9 @@ class Server:
                     yield chunk
 
         def once() -> None:
+            # an iterator has no length of its own
             length = {"content-length": str(path.stat().st_size)}
+            # a new generator for each attempt: a failed one has consumed part of the file
             self.require(self.client.put(self._place(to), content=pieces(), headers=length))
 
         self.patiently(once)
@@ -113,8 +119,10 @@ class Server:
         def once() -> None:
             with self.client.stream("GET", self._place(from_)) as response:
                 self.require(response)
+                # "wb": another attempt starts again with an empty file
                 with path.open("wb") as out:
                     for chunk in response.iter_bytes(COPY_BYTES):
+                        # a server that sends on and on would fill the disk: only `size` was reserved
                         if out.tell() + len(chunk) > size:
                             raise ExchangeFailed(
                                 f"{self.address}: {from_} is listed with {size:,} bytes, and more come"
@@ -132,11 +140,13 @@ class Server:
             path = f"{folder}/{below}".rstrip("/")
             for entry in self.get("mlflow-artifacts/artifacts", path=path).get("files", []):
                 name = f"{below}/{entry['path']}" if below else str(entry["path"])
+                # before the name is used as a folder to list or a path to write
                 _check(name, self.address)
                 if entry.get("is_dir"):
                     open_.append(name)
                 else:
                     sizes[name] = int(entry.get("file_size", 0))
+                # folders count too: a server could list them without end, each below the last
                 if len(sizes) + len(open_) > MAX_FILES:
                     raise ExchangeRefused(
                         f"{self.address}: more than {MAX_FILES:,} files, the most that an import takes"
@@ -195,6 +205,7 @@ def fetch(source: RegisteredModel, target: Path, progress: Progress | None = Non
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             server.download(f"{folder}/{name}", path, size, got)
+            # too many bytes end the download itself; too few are only seen here
             if path.stat().st_size != size:
                 raise ExchangeFailed(f"{source.address}: {name}: {path.stat().st_size} of {size} bytes came")
     return version
@@ -215,6 +226,7 @@ def _version(server: Server, source: RegisteredModel) -> dict[str, Any]:
         every = versions(server, name)
         if not every:
             raise ExchangeRefused(f"mlflow:{source.address}#{name}: it has no version; check the name")
+        # as text, 9 would be above 10
         version_document = max(every, key=lambda candidate: int(candidate["version"]))
     version: dict[str, Any] = version_document
     return version
@@ -222,6 +234,7 @@ def _version(server: Server, source: RegisteredModel) -> dict[str, Any]:
 
 def versions(server: Server, name: str) -> list[dict[str, Any]]:
     """Every version of a registered model."""
+    # a JSON string is quoted and escaped as the filter needs it
     quoted, documents, page = json.dumps(name), [], ""
     while True:
         more = {"page_token": page} if page else {}

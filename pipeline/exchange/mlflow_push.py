@@ -88,6 +88,7 @@ def _existing_version(server: Server, model: str, content: Content) -> int | Non
         raise
     for version in versions(server, model):
         tags: dict[str, str] = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+        # both: a version of another registry may have the same reference and other files
         if (tags.get(REFERENCE), tags.get(KEY)) == (content.record.reference, content.manifest.key):
             return int(version["version"])
     return None
@@ -99,6 +100,7 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
     try:
         server.post("mlflow/experiments/create", name=EXPERIMENT)
     except MlflowError as exc:
+        # two pushes may create it at the same moment; the loser finds it there
         if exc.code != EXISTS:
             raise
     experiment = server.get("mlflow/experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]
@@ -108,6 +110,7 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
         run_name=record.reference,
         start_time=_now_ms(),
     )["run"]["info"]
+    # also right for KeyboardInterrupt, which no `except Exception` would see
     status = "FAILED"
     try:
         yield run
@@ -138,12 +141,14 @@ def _upload(server: Server, files: Path, uri: str, progress: Progress | None) ->
 
     def sent(count: int) -> None:
         nonlocal done
+        # a repeated attempt sends its bytes again, and progress must not pass the total
         done = min(total, done + count)
         if progress is not None:
             progress(done, total)
 
     for name in sizes:
         server.upload(files / name, f"{folder}/{name}", sent)
+    # before the version is made: a later push asks only for its tags, and would take it for complete
     listed = server.files(folder)
     differing = sorted(name for name in {*sizes, *listed} if sizes.get(name) != listed.get(name))
     if differing:
@@ -153,6 +158,7 @@ def _upload(server: Server, files: Path, uri: str, progress: Progress | None) ->
 def _log(server: Server, run: str, content: Content) -> None:
     """Gives the run our metrics and, as parameters, what was built."""
     now, record = _now_ms(), content.record
+    # names here may be of one batch size, `name@batch`
     metrics = [
         {"key": metric.name.replace("@", "/"), "value": metric.value, "timestamp": now, "step": 0}
         for metric in record.metrics

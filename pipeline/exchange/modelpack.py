@@ -34,8 +34,10 @@ PROGRAMS = (".py", ".so", ".cpp", ".sh")
 
 def layer(name: str, digest: str, size: int, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The layer that holds a file, or a part of one; `more` are annotations of ours."""
+    # no owner and no time of this host: the same file is the same layer wherever it is written
     about = {"name": name, "mode": 0o644, "uid": 0, "gid": 0, "size": size, "mtime": "1970-01-01T00:00:00Z"}
     return {
+        # a part has a number behind its suffix, so that the whole file's name decides
         "mediaType": media_type_of(more[FILE] if more else name),
         "digest": f"sha256:{digest}",
         "size": size,
@@ -88,6 +90,7 @@ def config_of(content: Content, layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "descriptor": {name: value for name, value in descriptor.items() if value is not None},
         "config": {name: value for name, value in config.items() if value is not None},
+        # layers are plain files, so that what is compressed and what is not have one digest
         "modelfs": {"type": "layers", "diffIds": [layer["digest"] for layer in layers]},
     }
 

@@ -58,6 +58,7 @@ def survey(source: Layout) -> Packed:
     sizes: dict[str, int] = {}
     for layer in manifest["layers"]:
         for name, size in _layer_files(where, layer).items():
+            # only the parts of a file that was cut may share its name; their bytes add up
             if name in sizes and (_compressed(layer) is not None or not _annotation(layer, FILE)):
                 raise ExchangeRefused(f"{where}: {name!r} is in two layers; push the model again")
             sizes[name] = sizes.get(name, 0) + size
@@ -79,6 +80,7 @@ def unpack(packed: Packed, target: Path, progress: Progress | None = None) -> No
         done += layer["size"]
         if progress is not None:
             progress(done, sum(each["size"] for each in layers))
+    # one entry per file, however many parts it had: each part names the digest of the whole
     for name, expected_sha in {
         _annotation(descriptor, FILE): _annotation(descriptor, FILE_SHA)
         for descriptor in layers
@@ -93,6 +95,7 @@ def unpack(packed: Packed, target: Path, progress: Progress | None = None) -> No
 def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest that a descriptor of the index names, if it is of a model and its layers can be read."""
     path = _blob(where, descriptor)
+    # before it is read into memory
     if path.stat().st_size > JSON_BYTES:
         raise ExchangeRefused(f"{path}: {path.stat().st_size:,} bytes; a manifest has at most {JSON_BYTES:,}")
     data = path.read_bytes()
@@ -117,6 +120,7 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
 def _layer_problem(layer: Mapping[str, Any]) -> str | None:
     """Why a layer is not read."""
     kind, size = str(layer["mediaType"]), layer.get("size")
+    # `true` is an int to isinstance
     if type(size) is not int or not 0 <= size < 1 << 63:
         return f"layer of size {shortened(size)}; it is a number of bytes"
     if not kind.startswith("application/vnd.cn") or not kind.endswith((RAW, *ARCHIVES)):
@@ -140,6 +144,7 @@ def _layer_files(where: Path, layer: Mapping[str, Any]) -> dict[str, int]:
         )
     if compressed is None:
         return {_name(layer): size}
+    # an archive's headers are read next; of a plain file the bytes are hashed while they are copied
     _require(blob, layer, _sha256(blob), size)
     return archive.members(blob, compressed=compressed)
 
@@ -158,7 +163,8 @@ def _unpack(packed: Packed, layer: Mapping[str, Any], target: Path) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with blob.open("rb") as file, path.open("ab") as out:
+    with blob.open("rb") as file, path.open("ab") as out:  # "ab": parts follow one another
+        # never far beyond what was declared, even where the blob grew since the survey
         while size <= layer["size"] and (chunk := file.read(COPY_BYTES)):
             seen.update(chunk)
             out.write(chunk)
@@ -167,6 +173,7 @@ def _unpack(packed: Packed, layer: Mapping[str, Any], target: Path) -> None:
 
 
 def _name(layer: Mapping[str, Any]) -> str:
+    # FILE first: of a part, the other two name the part
     return _annotation(layer, FILE) or _annotation(layer, FILEPATH) or _annotation(layer, TITLE)
 
 

@@ -50,6 +50,7 @@ def write_layout(
     DestinationTaken.
     """
     where, tag = target.path.absolute(), target.tag or default_tag(content)
+    # for its refusals, before the long copy; read again under the lock
     _index(where)
     with working_beside(where, content.manifest.size_bytes) as draft:
         write(content, client, draft / "files", progress)
@@ -69,6 +70,7 @@ def write_layout(
 
 def default_tag(content: Content) -> str:
     """`NAME-NUMBER` in the letters of a tag."""
+    # TAG takes 128 characters and no '.' or '-' in front; 100 leaves room for the number
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", content.record.name).strip(".-") or "model"
     return f"{name[:100]}-{content.record.number}"
 
@@ -115,15 +117,18 @@ def _layers(name: str, path: Path, blobs: Path, layer_bytes: int) -> list[dict[s
     with path.open("rb") as file:
         for number, start in enumerate(starts, 1):
             length = min(layer_bytes, size - start)
+            # zero-padded: layers are sorted by name, and readers join parts in that order
             part = f"{name}.part-{number:05d}-of-{len(starts):05d}"
             about = {FILE: name, FILE_SHA: whole, PART: f"{number}/{len(starts)}"}
             layers.append(modelpack.layer(part, _piece(file, length, blobs), length, about))
+    # its bytes are in the parts now; the next file's parts need the space
     path.unlink()
     return layers
 
 
 def _piece(file: BinaryIO, length: int, blobs: Path) -> str:
     """Makes a blob of the next bytes of a file; returns its digest."""
+    # the name is the digest, which is known after the last byte
     draft, seen, remaining = blobs / "draft", hashlib.sha256(), length
     with draft.open("wb") as out:
         while chunk := file.read(min(COPY_BYTES, remaining)):
@@ -152,10 +157,12 @@ def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
     with alone(home):  # two would lose one's line of the index
         index = read_index(where)
         for entry in index:
+            # the same tag with the same digest is a push that is repeated
             if _tag(entry) == tag and entry.get("digest") != tagged["digest"]:
                 raise DestinationTaken(
                     f"{where} has {tag!r} already, as {entry.get('digest')}; give another tag: oci:DIR:TAG"
                 )
+        # blobs first, and synced: an index must never name one that a crash can lose
         for blob in (draft / "blobs").iterdir():
             blob.replace(home / blob.name)
         tree.sync(home)

@@ -60,6 +60,7 @@ def licence_id(stated: Any) -> str | None:
     identifiers = stated.get("id") if isinstance(stated, Mapping) else stated
     every = identifiers if isinstance(identifiers, list | tuple) else [identifiers]
     names = dict.fromkeys(name.strip() for name in every if isinstance(name, str))
+    # a card's list is a choice for whoever uses the model, not a sum of conditions
     return " OR ".join(name for name in names if name not in ("", UNSTATED)) or None
 
 
@@ -74,6 +75,7 @@ def content(record: VersionRecord, part: Part, client: Client) -> Content:
         )
     version = (record.name, record.number)
     remarks = client.registry.remarks([version])[version]
+    # a version may keep its engine at another address than its key; checkpoints have only keys
     manifest = client.manifest(record) if part == "engine" else client.store.manifest(key)
     return Content(record=record, part=part, remarks=remarks, manifest=manifest)
 
@@ -90,6 +92,7 @@ def write(content: Content, client: Client, target: Path, progress: Progress | N
     target.mkdir()
     names = [*wanted(content.manifest.files), *sorted(BESIDE & content.manifest.files.keys())]
     copy(client, content.manifest, names, target, progress)
+    # papers are wanted, not needed: the source may have been collected meanwhile
     source = content.record.lineage.get("source")
     if source and source != content.manifest.key and client.store.has(source):
         source_manifest = client.store.manifest(source)
@@ -115,6 +118,7 @@ def copy(
             raise ArtifactCorrupt(f"{path} is missing; nothing was written, build its recipe again") from None
         with opened, place.open("wb") as out:
             while chunk := opened.read(COPY_BYTES):
+                # hashed while it is copied: weights are read once
                 seen.update(chunk)
                 out.write(chunk)
                 done += len(chunk)
@@ -139,6 +143,7 @@ def working_beside(target: Path, needed_bytes: int = 0) -> Iterator[Path]:
     with ReportFullDisk(target.parent, str(target), needed_bytes=needed_bytes) as full:
         with ReportUnwritable(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
+            # leftovers of killed processes; before `require`, as their bytes may be what is missing
             scratch.sweep(target.parent, prefix)
         full.require()
         with ReportUnwritable(target.parent), scratch.scratch(target.parent, prefix) as draft:

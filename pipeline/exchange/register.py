@@ -54,6 +54,7 @@ def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Clie
 def _publish(
     foreign: Foreign, name: str, key: str, size: int, came_from: Mapping[str, Any], client: Client
 ) -> int:
+    # the files' own card goes before what the place says
     licence = foreign.licence or came_from.get("licence")
     return client.registry.publish(
         Publication(
@@ -97,7 +98,9 @@ def _take(
     key = digest.of_json(step)
     needed = sum((directory / name).stat().st_size for name in files)
     with store.lock(key):
+        # two imports of the same files may meet here; the second finds the first one's artifact
         if not (store.has(key) and store.intact(key)):
+            # a damaged one of the same key is replaced, since the right bytes are at hand
             if store.has(key):
                 store.discard(key)
             with store.write(
@@ -112,9 +115,11 @@ def _take(
 def _copy(directory: Path, name: str, target: Path, expected: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     seen = hashlib.sha256()
+    # opened as a link that stays inside: it may have been exchanged since `recognise`
     with os.fdopen(open_inside(directory, name), "rb") as file, target.open("wb") as out:
         while chunk := file.read(COPY_BYTES):
             seen.update(chunk)
             out.write(chunk)
+    # hashed again on the way: the key was made of what was read before
     if seen.hexdigest() != expected:
         raise FileChanged(f"{directory / name} changed during the import; run again when nothing writes it")

@@ -59,6 +59,7 @@ Target = Directory | Repository | Layout | RegisteredModel
 
 def parse(text: str) -> Target:
     """The place that a text names; ExchangeRefused, without repeating secrets, where it names none."""
+    # it is repeated in messages, where control characters could move the terminal's cursor
     if not text.isprintable():
         raise ExchangeRefused(f"{text!r} contains a control character; give {FORMS}")
     kind, _, rest = text.partition(":")
@@ -71,12 +72,14 @@ def parse(text: str) -> Target:
     if kind == "mlflow" and rest:
         return _registered(rest)
     raise ExchangeRefused(
+        # only what is before `://`: a password may follow
         f"{text.partition('://')[0]!r} is not a place to push to or import from; give {FORMS}"
     )
 
 
 def parse_source(text: str) -> Target:
     """The place to import from: as `parse`, or a plain directory."""
+    # other texts are paths, also with a colon in them
     if text.partition(":")[0] not in ("hf", "oci", "mlflow"):
         return Directory(user_path(text))
     return parse(text)
@@ -93,6 +96,7 @@ def _repository(text: str) -> Repository:
 
 def _layout(text: str) -> Layout:
     path, separator, tag = text.rpartition(":")
+    # a colon with a slash behind it is part of the path, as no tag has one
     if not separator or "/" in tag:
         return Layout(user_path(text))
     if not TAG.fullmatch(tag):

@@ -52,6 +52,7 @@ class Order:
         """The flow's parameters as JSON; the UI shows them, so they contain no password."""
         return {
             "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
+            # absolute: a worker has another working directory
             "file": str(self.loaded.file.resolve()),
             "store_url": self.store_url,
             "registry_url": None if self.registry_url is None else public_url(self.registry_url),
@@ -103,6 +104,7 @@ def send_rebuilds(
         for finding in findings
         if finding.rebuild is not None
     ]
+    # registered again with the recipe's own schedule, so that this one stays
     return [send(order, server) for order in orders]
 
 
@@ -140,6 +142,7 @@ def _deploy(
     description: str,
 ) -> UUID:
     """Registers a flow of ours under a name; the worker imports it, no code travels."""
+    # Prefect knows a flow by its name, without the module
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
     if not has_pool(client):
         raise BackendUnavailable(
@@ -165,6 +168,7 @@ def follow(sent: Sent, server: Prefect, tell: Callable[[State[Any]], None]) -> S
     with server.client() as client:
         while True:
             state = client.read_flow_run(sent.flow_run_id).state
+            # a state's id: the same kind of state may come twice
             if state is not None and state.id != seen:
                 seen = state.id
                 tell(state)
@@ -175,12 +179,15 @@ def follow(sent: Sent, server: Prefect, tell: Callable[[State[Any]], None]) -> S
 
 def public_url(url: str) -> str:
     """The URL without password, and with a database file by its absolute path: safe to send and to show."""
+    # drivers take a password from the query, too
     parsed = make_url(url)._replace(password=None).difference_update_query(["password", "sslpassword"])
     if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
         parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+    # nothing is left to hide; True would put asterisks into a URL that is used
     return parsed.render_as_string(hide_password=False)
 
 
 def restore_password(url: str | None, own: str | None) -> str | None:
     """`url`, or `own` where that is the same database and has the password."""
+    # another database must not get this password
     return own if own is not None and url == public_url(own) else url

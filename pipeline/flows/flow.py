@@ -57,6 +57,7 @@ RETRY_AFTER_S = [60.0, 600.0]
 @flow(name="release", flow_run_name="{recipe.name}", persist_result=False)
 def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None = None) -> Any:
     """Builds, gates and publishes what the recipe describes; returns `name:version`."""
+    # parameters carry no password, so that the worker's own environment has to supply it
     registry_url = restore_password(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, get_run_logger().warning)
     with workspace.announcing():
@@ -70,6 +71,7 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
 @flow(name="rebuild_stale", persist_result=False)
 def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | None, server_url: str) -> Any:
     """Looks for published engines that no longer match, shows them, and starts a run for each rebuild."""
+    # before anything else: a worker that is killed must take this process along
     tie_if_asked()
     if (refused := superseded_run()) is not None:
         return refused
@@ -81,6 +83,7 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
             for finding in list_stale_versions(StaleQuery.of(asked), workspace, log.info)
             if finding.reasons
         ]
+    # also where nothing is stale, else the page would show what an earlier run found
     create_table_artifact(
         [reports.stale_row(finding) for finding in findings],
         key="stale",
@@ -100,6 +103,7 @@ def reported(work: Callable[[], Outcome]) -> Any:
     try:
         outcome = work()
     except (GateFailed, PolicyRefused) as exc:
+        # a verdict is no failure of the build, and has a name of its own in the UI
         return Failed(name=REFUSED, message=str(exc), data=exc)
     except tuple(EXIT_CODES) as exc:
         return Failed(message=headline(exc), data=exc)
@@ -111,12 +115,14 @@ def superseded_run() -> "State[None] | None":
     """How a run ends that its deployment's former schedule planned; deletes its successors."""
     context = FlowRunContext.get()
     run = None if context is None else context.flow_run
+    # a run that somebody started by hand is meant, whatever the schedule
     if run is None or run.deployment_id is None or not run.auto_scheduled:
         return None
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment(run.deployment_id)
         if not superseded(run, deployment):
             return None
+        # the server may have written several runs of the former schedule
         drop_superseded(client, deployment)
     moment = f"{deployment.updated:%Y-%m-%d %H:%M:%S %Z}, after this run was planned and before it was due"
     return Cancelled(
@@ -130,11 +136,13 @@ def run_as_tasks(plan: Plan, site: Site, registry: Registry) -> Outcome:
     states: dict[str, State[Made]] = {}
 
     def make(step: Step) -> Made:
+        # a trial of a search may fail, and the steps behind it are still made
         before = [states[key] for key in step.inputs.values() if key in states and states[key].is_completed()]
         state = as_task(step)(step, site, wait_for=before, return_state=True)
         states[step.key] = state
         artifact: Made = state.result()
         if step.kind == "evaluation":
+            # here, because `run_plan` raises for a verdict other than PASS, which is to be seen too
             report_verdict(plan, judge(plan, site).verdict)
         return artifact
 
@@ -155,6 +163,7 @@ def as_task(step: Step) -> Callable[..., Any]:
     )
 
 
+# without Prefect's cache of results: the store is the cache
 @task(cache_policy=NO_CACHE, persist_result=False)
 def make_step(step: Step, site: Site) -> Any:
     """Makes one step's artifact exist; an error that people can act on is the message of the failed task."""
@@ -183,6 +192,7 @@ class Progress(Listener):
     def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
         """Moves the bar, at most once a second."""
         now = time.monotonic()
+        # a step that has no total yet cannot move a bar
         if total > 0 and now - self.sent_at >= PUBLISH_EVERY_S:
             self.sent_at = now
             remaining = duration((total - done) * (now - self.since) / done) if done else "unknown"

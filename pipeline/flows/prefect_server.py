@@ -101,9 +101,12 @@ class Up:
                 "--limit", str(self.runs), "--name", socket.gethostname(),
             )  # fmt: skip
             self._until(self._worker_is_online, server, worker)
+            # last: other commands take the file as a sign of a server that is ready
             self.home.address.write_text(self.server.api_url)
+            # callbacks run in reverse: the address goes before the processes do
             stack.callback(self.home.address.unlink)
             yield server, worker
+            # while the worker still runs, which has to end their processes
             self._cancel_runs()
 
     def _start(self, stack: ExitStack, name: str, *args: str) -> process.Service:
@@ -115,6 +118,7 @@ class Up:
 
     def _env(self) -> dict[str, str]:
         return service_env() | {
+            # COMMAND starts `python`: it must be this environment's
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PREFECT_HOME": str(self.home.path),
             "PREFECT_API_URL": self.server.api_url,
@@ -122,12 +126,13 @@ class Up:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "DO_NOT_TRACK": "1",
-            TETHERED: "1",
+            TETHERED: "1",  # they die with this process
         }
 
     def _until(self, ready: Callable[[], bool], *services: process.Service) -> None:
         deadline = time.monotonic() + START_WITHIN_S
         while not ready():
+            # a process that died will never get ready: its log says why, sooner than the deadline
             for service in services:
                 service.require()
             if time.monotonic() > deadline:
@@ -151,6 +156,7 @@ class Up:
         with self.server.client() as client:
             while (runs := _active_runs(client)) and time.monotonic() < deadline:
                 for run in runs:  # schedules fire meanwhile
+                    # those that are cancelling already are only waited for
                     if run.state_type != StateType.CANCELLING:
                         client.set_flow_run_state(run.id, Cancelling(message="`enginery up` was stopped"))
                 time.sleep(POLL_S)
@@ -169,6 +175,7 @@ def _active_runs(client: SyncPrefectClient) -> list[FlowRun]:
 
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
+        # a server that ended lately leaves its port in TIME_WAIT, which must not count as taken
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

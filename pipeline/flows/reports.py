@@ -43,6 +43,7 @@ def stale_row(finding: "Finding") -> Row:
         "loads": "yes" if finding.loads else "no",
         "why": "; ".join(reason.text for reason in finding.reasons),
         "steps": len(rebuild.to_run) if rebuild else None,
+        # a step that was never timed makes the sum a lower bound
         "takes": duration(rebuild.seconds) + (" or more" if rebuild.unknown else "")
         if rebuild
         else "unknown",
@@ -95,6 +96,7 @@ def tuning_page(tuning: Path) -> str:
 
 def _trial_row(number: int, trial: Mapping[str, Any], *, chosen: bool) -> tuple[Any, ...]:
     point = ", ".join(f"{name} {value}" for name, value in trial["point"].items())
+    # the last row is of the largest batch; a trial that failed has none
     measured = trial["measurement"]["rows"][-1] if trial["measurement"] else {}
     speeds = [_short(measured.get(name)) for name in ("tokens_per_s", "tokens_per_s_per_user")]
     return (f"**{number}, chosen**" if chosen else number, point, *speeds, trial["why"])
@@ -137,12 +139,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
+    # a pipe would begin a cell, a line break would end the row
     return str(value).replace("|", r"\|").replace("\n", " ")
 
 
 def _short(value: Any) -> Any:
     """A float with the digits that mean something; anything else as it is."""
     if isinstance(value, float):
+        # counts and tokens/s are read as whole numbers from 10,000 on
         return round(value) if abs(value) >= 10_000 else float(f"{value:.5g}")
     return value
 

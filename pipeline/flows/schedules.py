@@ -64,6 +64,7 @@ def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UU
     starts: dict[UUID, datetime | None] = {}
     for deployment in deployments:
         run_filter = _planned([deployment])
+        # runs name the schedule that made them, and a schedule that is sent again has a new id
         run_filter.created_by = FlowRunFilterCreatedBy(id_=_schedules(client.read_deployment(deployment)))
         runs = client.read_flow_runs(
             flow_run_filter=run_filter, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
@@ -90,6 +91,7 @@ def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
 
 def drop_superseded(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
     """Deletes the planned runs of schedules that a deployment had before."""
+    # one page is enough: the next superseded run deletes its own successors
     for run in client.read_flow_runs(flow_run_filter=_planned([deployment.id]), limit=PAGE):
         if superseded(run, deployment):
             with suppress(ObjectNotFound):  # sent again meanwhile
@@ -108,7 +110,9 @@ def wait_for_next_runs(
     """
     deadline = time.monotonic() + within_s
     with server.client() as client:
+        # read once: what is sent meanwhile is waited for by whoever sends it
         now, read = datetime.now(UTC), [client.read_deployment(deployment) for deployment in deployments]
+        # beyond the horizon no run need be planned, and waiting for one could only fail
         expecting = [deployment.id for deployment in read if _expects_runs(deployment, now)]
         later = {
             deployment.id: first
@@ -148,6 +152,7 @@ def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Ac
     now = datetime.now(UTC)
     scheduled = [deployment for deployment in _read_deployments(client, None) if _is_active(deployment)]
     due = [deployment for deployment in scheduled if _expects_runs(deployment, now)]
+    # a young one may still get its runs in the server's next round
     settled = tuple(
         deployment for deployment in due if _changed(deployment) < now - timedelta(seconds=settled_s)
     )
@@ -156,6 +161,7 @@ def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Ac
 
 def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
     """Names of those of which the server has planned no run."""
+    # one question for all, instead of one per deployment
     planned = {deployment.id for deployment in _read_deployments(client, _planned(None))}
     return sorted(
         deployment.name for deployment in active(client, settled_s).settled if deployment.id not in planned
@@ -180,6 +186,7 @@ def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
     return FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=deployments) if deployments else None,
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        # runs that somebody started by hand wait in the same state
         tags=FlowRunFilterTags(all_=["auto-scheduled"]),
         next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(after_=datetime.now(UTC)),
     )
@@ -190,7 +197,7 @@ def _schedules(deployment: DeploymentResponse) -> list[UUID]:
 
 
 def _changed(deployment: DeploymentResponse) -> datetime:
-    return deployment.updated or datetime.now(UTC)
+    return deployment.updated or datetime.now(UTC)  # unknown: as if just now
 
 
 def _expects_runs(deployment: DeploymentResponse, now: datetime) -> bool:
@@ -217,4 +224,5 @@ def _fires_soon(schedule: DeploymentSchedule, now: datetime) -> bool:
     if isinstance(schedule.schedule, CronSchedule):
         first = fires_after(schedule.schedule.cron, schedule.schedule.timezone or "UTC", now)
         return first is not None and first < now + HORIZON
+    # an interval that is longer may fire within the horizon, but need not
     return isinstance(schedule.schedule, IntervalSchedule) and schedule.schedule.interval < HORIZON

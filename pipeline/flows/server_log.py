@@ -73,6 +73,7 @@ def failing(entries: Iterable[Failure], since: datetime, times: int = REPEATED) 
     """The services that failed so often since then, by name."""
     by_service: dict[str, list[Failure]] = {}
     for failure in entries:
+        # the log may hold entries of earlier starts
         if failure.at >= since:
             by_service.setdefault(failure.service, []).append(failure)
     return [
@@ -100,6 +101,7 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
         if match is None:
             below.append(line)
             continue
+        # lines before the first head belong to an entry that TAIL_BYTES cut
         if head is not None:
             yield head[1], head[2], head[3], head[4], below
         head, below = match, []
@@ -109,9 +111,11 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
 
 def _error(below: list[str]) -> str | None:
     """The exception of the last traceback, without its module; None where there is no traceback."""
+    # the last: of a chain of exceptions it is the one that reached the service
     starts = [index for index, line in enumerate(below) if line.strip() == TRACEBACK]
     if not starts:
         return None
+    # frames are indented, the exception's line is not
     text = next((line for line in below[starts[-1] + 1 :] if line and not line[0].isspace()), None)
     if text is None:
         return None

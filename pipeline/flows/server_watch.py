@@ -36,6 +36,7 @@ class Watch:
     log: Path
     told: set[str] = field(default_factory=set)
     next_log: float = 0.0
+    # the first look after a minute: a server that just started has yet to plan its runs
     next_schedules: float = field(default_factory=lambda: time.monotonic() + SCHEDULES_EVERY_S)
 
     def news(self) -> list[str]:
@@ -50,6 +51,7 @@ class Watch:
             self.next_log = now + LOG_EVERY_S
             for service in _failing(self.log):
                 yield (
+                    # the key has no count and no time, which grow with each failure and would be news again
                     f"{service.service} {service.last.error}",
                     f"Prefect's service {service}; log: {self.log}",
                 )
@@ -83,6 +85,7 @@ def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
     since = _now()
 
     def problems() -> list[str]:
+        # a server of another store or host: this log is not its own
         if home.api_url() != server.api_url:
             return []
         return [
@@ -99,6 +102,7 @@ def _failing(log: Path) -> list[Failing]:
 
 
 def _now() -> datetime:
+    # whole seconds, as the log has them: an entry of this very second counts
     return datetime.now().replace(microsecond=0)  # noqa: DTZ005 logs are in the host's time, without a zone
 
 

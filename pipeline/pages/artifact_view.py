@@ -40,6 +40,7 @@ def find_key(store: LocalStore, beginning: str) -> str | None:
     """The key that begins so; None where no key can or does, NotFound where several do."""
     if not KEY_PREFIX.fullmatch(beginning):
         return None
+    # an engine has an address per content beside its key; both lead to one key here
     every = dict.fromkeys(key_of(name) for name in store.keys())  # noqa: SIM118 a store is no dict
     keys = [key for key in every if key.startswith(beginning)]
     if len(keys) > 1:
@@ -91,6 +92,7 @@ def folded(modules: Sequence[Mapping[str, Any]]) -> list[Row]:
     for module in modules:
         in_layer = LAYER.fullmatch(module["module"])
         place = "".join(in_layer.group(1, 3)) if in_layer else module["module"]
+        # names of scales only: their values become the ranges of the row
         same = (place, module["intended"], module["actual"], module["reason"], *module["scales"])
         together.setdefault(same, []).append(module)
     scales = list(dict.fromkeys(name for module in modules for name in module["scales"]))
@@ -114,8 +116,10 @@ def _over_layers(names: Sequence[str]) -> str:
     """Names that differ in their layer as one: `model.layers.{0..3,7}.mlp.up_proj`."""
     matches = [LAYER.fullmatch(name) for name in names]
     first = matches[0]
+    # one linear keeps its own name, as braces around one number would only be harder to copy
     if first is None or len(names) == 1:
         return names[0]
+    # as numbers: as text, 10 is before 2
     layers = sorted(int(match.group(2)) for match in matches if match)
     runs: list[list[int]] = []
     for layer in layers:
@@ -186,6 +190,7 @@ def sensitivity(root: Path) -> Exhibit:
     units = [Unit.of(unit) for unit in document["units"]]
     rows = []
     for name in document["formats"]:
+        # no ranking for a format whose blocks fit no linear
         ranking = ranked(units, propose(units, name))
         if ranking:
             rows.append(

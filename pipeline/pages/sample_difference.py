@@ -10,6 +10,7 @@ from pipeline.step.judged import find_judgement
 def paired(store: LocalStore, before: VersionRecord, after: VersionRecord) -> dict[str, Metric]:
     """Metric -> after less before, where the store has what both were scored with; none otherwise."""
     addresses = [_scores(store, record) for record in (before, after)]
+    # only on the same samples can one be taken from the other
     if not same_samples(before, after) or None in addresses:
         return {}
     records = [gate.read_records(store.file(str(address), "samples.jsonl")) for address in addresses]

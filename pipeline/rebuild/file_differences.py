@@ -100,6 +100,7 @@ def _importance(name: str) -> tuple[str, bool]:
 def _tensors(was: Path, now: Path) -> str:
     """Counts the tensors whose type, shape or bytes differ."""
     try:
+        # a broken file is a difference to report; the other files are still to be compared
         before, after = read_header(was), read_header(now)
     except SourceError as exc:
         return str(exc)
@@ -122,6 +123,7 @@ def _same(name: str, before: Mapping[str, TensorEntry], after: Mapping[str, Tens
         first.seek(before_entry.start)
         second.seek(after_entry.start)
         remaining = before_entry.nbytes
+        # in pieces: a tensor may have gigabytes
         while remaining:
             count = min(COMPARED_BYTES, remaining)
             if first.read(count) != second.read(count):
@@ -145,6 +147,7 @@ def _only_notes(was: Path, now: Path) -> bool:
         differing = values(json.loads(was.read_bytes()), json.loads(now.read_bytes()))
         return all(place in (*BUILT_AT, *BUILT_BY) for place, _, _ in differing)
     except (OSError, ValueError):
+        # no JSON, or only one of the two is there: then the difference matters
         return False
 
 
@@ -152,6 +155,7 @@ def values(was: Any, now: Any, place: str = "") -> Iterator[tuple[str, str, str]
     """Yields where two JSON values differ, dotted, and both values there, shortened."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*was, *now]):
+            # both orders: keys that only one of them has are differences too
             yield from values(was.get(key, ABSENT), now.get(key, ABSENT), f"{place}.{key}".lstrip("."))
     elif was != now:
         yield place or "it", _short(was), _short(now)
@@ -164,6 +168,7 @@ def _short(value: Any) -> str:
         return text
     items = ""
     for item in value if isinstance(value, list) else ():
+        # whole items only, so that no number is shown with half of its digits
         if len(items) + len(f"{item!r}, ") + len("[...]") > LONGEST:
             break
         items += f"{item!r}, "
@@ -175,6 +180,7 @@ def _members(was: Path, now: Path) -> str:
     before, after = (
         {
             _inner(member.filename): (member.file_size, member.CRC)
+            # the directory of a zip has both, so that nothing is unpacked; dates are left out
             for member in zipfile.ZipFile(path).infolist()
         }
         for path in (was, now)

@@ -33,12 +33,14 @@ class StaleQuery:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON, for a flow's parameters."""
+        # the worker that runs the flow has another working directory
         return {**asdict(self), "pools": str(self.pools.resolve()) if self.pools else None}
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> "StaleQuery":
         """What `as_dict` wrote."""
         pools = document["pools"]
+        # JSON has neither tuples nor paths
         return cls(**{**document, "names": tuple(document["names"]), "pools": Path(pools) if pools else None})
 
 
@@ -48,6 +50,7 @@ def list_stale_versions(query: StaleQuery, workspace: Workspace, say: Callable[[
     records = chosen(list(selected if query.names else workspace.registry.every()), every=query.every)
     repos = {str(record.source["repo"]) for record in records if record.source.get("repo")}
     heads, unasked = ({}, {}) if query.offline else newest_commits(repos)
+    # not an error: all other reasons can still be found without the hub
     for problem in unasked.values():
         say(f"newer commits are unknown: {problem}")
     world = World(
@@ -63,6 +66,7 @@ def list_stale_versions(query: StaleQuery, workspace: Workspace, say: Callable[[
         lambda done, total: say(f"looked at {done} of {total}") if done % 20 == 0 else None,
     )
     for finding in findings:
+        # asked every time: the registry itself writes one event for each reason
         if finding.reasons:
             texts = [reason.text for reason in finding.reasons]
             workspace.registry.rebuild_needed(finding.record.name, finding.record.number, texts)

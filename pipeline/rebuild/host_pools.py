@@ -80,6 +80,7 @@ def pool_of_host(host: Host, toolchains: tuple[Toolchain, ...]) -> Pool:
         tensorrt_llm=_versions(working, "tensorrt_llm"),
         tensorrt=_versions(working, "tensorrt"),
         torch=host.tools.get("torch"),
+        # another vector set has no place in their order; None is not compared
         cpu=host.cpu if host.cpu in CPU_ISAS else None,
     )
 
@@ -90,5 +91,6 @@ def _versions(toolchains: list[Toolchain], name: str) -> tuple[str, ...]:
 
 def _type_of(gpu_name: str) -> str | None:
     """GPU type whose name is a word of what the driver calls the GPU, e.g. `NVIDIA H200` -> `h200`."""
+    # whole words: one type's name may be part of another's, `h20` of `h200`
     words = gpu_name.lower().split()
     return next((name for name in TARGETS if name in words), None)

@@ -49,6 +49,7 @@ class Rebuild:
     @property
     def gpu_hours(self) -> float:
         """Time of the known steps that occupy GPUs, times their number."""
+        # a draft's steps occupy GPUs as the engine's own do
         busy = [s or 0.0 for name, s in self.to_run.items() if name.removeprefix("draft_") in GPU_STEPS]
         return sum(busy) * self.gpus / 3600
 
@@ -64,6 +65,7 @@ def recipe_of(record: VersionRecord, revision: str | None = None) -> Loaded:
     file = record.source.get("file")
     if file is None:
         raise SourceError(f"{record.reference} does not say where its recipe was; run its recipe once more")
+    # the directory alone: the registry has the recipe itself, and its paths start there
     if not Path(file).parent.is_dir():
         raise SourceError(
             f"{record.reference} was run from {file}, which is not on this host; run this where it is"
@@ -86,11 +88,13 @@ def replanned(loaded: Loaded, site: Site) -> Plan | str:
     try:
         return plan_one(loaded, site)
     except (RecipeError, BackendUnavailable, SourceError) as exc:
+        # text, not an exception: the survey goes on with the other versions
         return str(exc)
 
 
 def rebuild(record: VersionRecord, loaded: Loaded, plan: Plan, site: Site) -> Rebuild:
     """What would run, and how long it took the last time."""
+    # by key: lineage numbers the steps that share a name
     names = {key: name for name, key in lineage(plan).items()}
     to_run = {
         names.get(step.key, step.name): _seconds(record.lineage.get(names.get(step.key, step.name)), site)
@@ -121,6 +125,7 @@ def changed_inputs(record: VersionRecord, plan: Plan, site: Site) -> tuple[Reaso
         if rekeyed and (not before or then == now):  # its key says nothing: keys are made otherwise since 0.1
             continue
         changes = list(differences(then["params"], now["params"])) if before else []
+        # the keys differ, so where no parameter does, an input or the code's revision must
         summary = "; ".join(changes[:4]) or "its inputs or our own code of it changed"
         return (Reason("inputs", f"today's plan makes another {name}: {summary}"),)
     return ()

@@ -69,6 +69,7 @@ class Reproduction:
         if engine.same:
             return "identical"
         checkpoints = [stage for stage in self.stages if "checkpoint" in stage.kind]
+        # without checkpoints to compare, other code may hide other weights
         unsure = not checkpoints or any(stage.missing for stage in checkpoints)
         weights = any(
             difference.why == file_differences.WEIGHTS
@@ -98,6 +99,7 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
             f"{record.reference} was imported, and its recipe did not come along; "
             "rebuild it where it was built"
         )
+    # a rebuild runs now; when the recipe runs is no part of what it makes
     built = {key: value for key, value in record.recipe.items() if key != "schedule"}
     try:
         recipe = Recipe.model_validate_json(json.dumps(built))
@@ -108,6 +110,7 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
             f"{record.reference}: its recipe is not one of this version ({place}: {problem['msg']}); "
             "use the version of enginery that published it"
         ) from None
+    # only the directory of this file counts: relative paths start there
     return Loaded(recipe, base / f"{record.name.rpartition('/')[2]}.yaml")
 
 
@@ -139,6 +142,7 @@ def _closure(plan: Plan) -> set[str]:
 
 def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: LocalStore) -> Reproduction:
     """Compares every artifact that was built again with the published one of its name."""
+    # a rebuild leaves out what only measures
     now = {name: key for name, key in lineage(plan).items() if rebuilt.has(key)}
     steps = {step.key: step for step in plan.steps}
     stages = [
@@ -146,6 +150,7 @@ def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: L
         for name, key in now.items()
         if name in record.lineage
     ]
+    # put last, where `outcome` reads it
     engine = next(stage for stage in stages if stage.kind == "engine")
     return Reproduction(
         reference=record.reference, stages=(*(other for other in stages if other is not engine), engine)
@@ -164,6 +169,7 @@ def _stage(name: str, was: str, step: Step, published: LocalStore, rebuilt: Loca
         kind=name, was=key_of(was), key=step.key, asked=(), identical=0, differences=(), missing=True
     )
     if not published.has(was):
+        # the key alone proves that the same was asked for, even where nothing is left to compare
         if is_same(stage.was, step):
             return replace(stage, rekeyed=stage.was != step.key)
         return replace(stage, asked=("its key, and the artifact is gone",))

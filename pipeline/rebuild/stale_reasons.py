@@ -48,6 +48,7 @@ def reasons(record: VersionRecord, judged_at: datetime, world: World) -> tuple[R
         *_upstream(record, world.heads),
         *_gate(judged_at, world),
     ]
+    # False sorts before True: what cannot be loaded comes first
     return tuple(sorted(every, key=lambda reason: reason.loads))
 
 
@@ -64,6 +65,7 @@ def on_cpu(record: VersionRecord) -> bool:
 
 
 def _built_for(gpu: str, record: VersionRecord) -> bool:
+    # words, so that `h20` is not found in `H200`
     words = " ".join(built["name"] for built in record.facts.get("gpus", [])).lower().split()
     return gpu == record.facts.get("target") or gpu in words
 
@@ -100,6 +102,7 @@ def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     built = {str(gpu["driver"]) for gpu in record.facts.get("gpus", []) if gpu.get("driver")}
     if pool.driver is None or not built or pool.driver in built:
         return
+    # older only if older than every driver that it was built with
     older = _branch(pool.driver) < min(map(_branch, built))
     consequence = (
         "older, so it may not load" if older else "its speed and tuned kernels were measured with another"
@@ -112,7 +115,7 @@ def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
 
 def _branch(driver: str) -> int:
     first = driver.partition(".")[0]
-    return int(first) if first.isdigit() else 0
+    return int(first) if first.isdigit() else 0  # no number: older than all
 
 
 def _tools(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
@@ -128,12 +131,14 @@ def _tools(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
 def _upstream(record: VersionRecord, heads: Mapping[str, str]) -> Iterable[Reason]:
     repo, revision = record.source.get("repo"), record.source.get("revision")
     head = heads.get(str(repo))
+    # a hub that could not be asked is no reason
     if repo and head and head != revision:
         yield Reason("upstream", f"{repo} is at commit {head[:12]}; built from {str(revision)[:12]}")
 
 
 def _gate(judged_at: datetime, world: World) -> Iterable[Reason]:
     age = world.now - judged_at
+    # clocks of two hosts may differ by SKEW
     if age < -SKEW:
         text = f"its accuracy was judged on {judged_at:%Y-%m-%d}, which is in the future: a clock is wrong"
         yield Reason("gate", text)

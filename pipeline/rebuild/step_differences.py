@@ -18,6 +18,7 @@ def comparable(then: Mapping[str, Any], now: Step) -> tuple[Asked, Asked]:
     """
     was, is_ = _comparable_fields(then), _comparable_fields(now.as_dict())
     if of_0_1(then):
+        # the other tools would be differences that nobody made
         both = was["params"].get("tools", {}).keys() & is_["params"].get("tools", {}).keys()
         was, is_ = (_with_tools(step, both) for step in (was, is_))
     return was, is_

@@ -38,6 +38,7 @@ def chosen(records: Iterable[VersionRecord], *, every: bool) -> list[VersionReco
         return versions
     aliased = [record for record in versions if record.aliases]
     names = {record.name for record in aliased}
+    # versions come oldest first, so that the newest of a name stays
     newest = {record.name: record for record in versions if record.name not in names}
     return [*aliased, *newest.values()]
 
@@ -58,6 +59,7 @@ def survey(
 
 def examine(record: VersionRecord, site: Site, world: World) -> Finding:
     """The finding of one version; a rebuild is planned only for a stale one."""
+    # before any planning: these reasons hold also where no plan can be made
     why_stale = reasons(record, _judged_at(record, site), world)
     try:
         loaded = recipe_of(record)
@@ -66,14 +68,17 @@ def examine(record: VersionRecord, site: Site, world: World) -> Finding:
     plan = replanned(loaded, site)
     if isinstance(plan, str):
         return Finding(record=record, reasons=why_stale, rebuild=None, problem=plan, usd=None)
+    # at the version's own commit, so that a newer model is not told as a changed input
     why_stale = (*why_stale, *changed_inputs(record, plan, site))
     newer = world.heads.get(str(record.source.get("repo")))
     if newer is not None and newer != record.source.get("revision"):
+        # a rebuild is planned for the newest commit: of the old one there is an engine already
         loaded = recipe_of(record, newer)
         plan = replanned(loaded, site)
         if isinstance(plan, str):
             return Finding(record=record, reasons=why_stale, rebuild=None, problem=plan, usd=None)
     new_build = rebuild(record, loaded, plan, site) if why_stale else None
+    # everything is cached: a rebuild would publish the same version again
     if new_build is not None and not new_build.to_run:
         return Finding(record=record, reasons=why_stale, rebuild=None, problem=_no_cure(why_stale), usd=None)
     return Finding(
@@ -101,6 +106,7 @@ def _judged_at(record: VersionRecord, site: Site) -> datetime:
     try:
         return site.store.manifest(key).created_at if key else record.published_at
     except (NotFound, ArtifactCorrupt):
+        # collected or damaged: the version was published after it was judged, so this is close
         return record.published_at
 
 

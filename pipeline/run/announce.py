@@ -27,6 +27,7 @@ def call(due: Due) -> Outcome:
     try:
         words = argv(due.subscription.target)
     except SubscriptionRefused as exc:
+        # a bad command is the subscription's problem, recorded with it; others are still told
         return Outcome(problem=str(exc))
     with tempfile.TemporaryDirectory() as folder:
         job = process.Job(
@@ -64,6 +65,7 @@ def _environment(due: Due) -> dict[str, str]:
     event = due.event
     own = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     number = event.detail.get("number", event.detail.get("now"))
+    # events of aliases have no number, but the version that it points at now
     variables = {
         "ENGINERY_EVENT": body(event),
         "ENGINERY_EVENT_ID": message_id(event),
@@ -72,4 +74,5 @@ def _environment(due: Due) -> dict[str, str]:
         "ENGINERY_EVENT_VERSION": str(number) if isinstance(number, int) else "",
         "ENGINERY_EVENT_ALIAS": str(event.detail.get("alias", "")),
     }
+    # an environment cannot hold NUL, and event texts come from users
     return own | {name: value.replace("\0", "") for name, value in variables.items()}

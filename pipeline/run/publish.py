@@ -58,6 +58,7 @@ def licences(plan: Plan, site: Site) -> dict[str, Any]:
     """The licence of every checkpoint in the engine: `licence`, `draft_licence`, `heads_licence`."""
     store = site.store
     return {
+        # the main model has no role, so that its field would begin with the underscore
         f"{step.role}_licence".removeprefix("_"): licence_of(
             store.manifest(step.key), partial(store.file, step.key)
         )
@@ -70,6 +71,7 @@ def lineage(plan: Plan) -> dict[str, str]:
     """Every step's key by its name; several of one name are numbered, the first is not."""
     keys: dict[str, str] = {}
     for step in plan.steps:
+        # a name may have got a number already: compared without it
         number = sum(name.partition(":")[0] == step.name for name in keys) + 1
         keys[step.name if number == 1 else f"{step.name}:{number}"] = step.key
     return keys
@@ -79,6 +81,7 @@ def metrics(plan: Plan, site: Site, judged: Judgement) -> list[Metric]:
     """Every number that is registered with a version: accuracy with intervals, speed, size."""
     engine = site.store.manifest(plan.step("engine").key)
     step = plan.step("measurement")
+    # a step that was made under another address is read where it is
     timed = site.store.file(find_address(step, site) or step.key, "measurement.json")
     measured = json.loads(timed.read_text())
     return [*_accuracy(judged), *_speed(measured), *_size(engine, judged.verdict.scored)]
@@ -119,7 +122,7 @@ def described(built: Mapping[str, Any]) -> dict[str, Any]:
 
 def per_rank(weight_bytes: Mapping[str, int]) -> list[int]:
     """Bytes of each weight file, with those of the draft model's file of the same name."""
-    names = dict.fromkeys(Path(name).name for name in weight_bytes)
+    names = dict.fromkeys(Path(name).name for name in weight_bytes)  # not a set: ranks keep their order
     return [sum(size for file, size in weight_bytes.items() if Path(file).name == name) for name in names]
 
 
@@ -164,5 +167,6 @@ def _size(engine: Manifest, scored: str) -> list[Metric]:
     """What is served; a twin that is only scored counts by itself."""
     if not scored:
         return [Metric("size_bytes", float(engine.size_bytes))]
+    # a twin is in the artifact for the gate alone; no server loads it
     twin = sum(file.size for name, file in engine.files.items() if name.startswith(f"{scored}/"))
     return [Metric("size_bytes", float(engine.size_bytes - twin)), Metric("scoring_bytes", float(twin))]

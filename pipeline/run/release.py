@@ -37,13 +37,16 @@ def run_plan(plan: Plan, site: Site, registry: Registry, make: MakeStep) -> Outc
 
     What it finds and what it makes is leased from here until it is published.
     """
+    # from the first look, or gc could take a cached step between finding and reading it
     with site.store.lease(keys(plan), f"the run of {plan.recipe.name}") as lease:
         registries.remember(site.store, registry.url)
         made = []
         for step in plan.steps:
+            # a cached engine was chosen already; its trials would be built for nothing
             search = step.kind == "engine" and plan.trials and not is_cached(step, site)
             made.append(make(try_points(step, plan.trials, make) if search else step))
         judged = judge(plan, site)
+        # raises: nothing below happens for a refused engine, its artifacts stay as a cache
         judged.verdict.require()
         lease.require()  # else a sweep may have taken what is about to be named
         version = publish.publish(plan, site, registry, judged)
@@ -72,6 +75,7 @@ def try_points(engine: Step, trials: tuple[Trial, ...], make: MakeStep) -> Step:
             make(trial.engine)
             make(trial.measurement)
         except BuildFailed as exc:
+            # a point that does not fit in memory, say: the others can still win
             failures[number] = str(exc).splitlines()[0]
     return replace(engine, places=TunedPlaces(failures=failures)) if trials else engine
 

@@ -118,10 +118,13 @@ class Found:
 def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) -> Found:
     """A checkpoint's directory: itself, by a key's beginning, or by the version that was made of it."""
     directory = user_path(reference)
+    # before names: what exists on disk is meant, even where a version has the same name
     if is_directory(directory):
         return Found(directory.resolve())
+    # what looks like a path is never searched for in a registry
     if reference.startswith((".", "/", "~")):
         raise SourceError(f"{reference}: no such directory; give a checkpoint, a key or a published name")
+    # the registry is opened only where no key matches: it may be a server
     if key := find_key(store, reference):
         return Found(store.path(key), key=_checkpoint(store, key))
     record = registry().resolve(reference)
@@ -130,6 +133,7 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     backend = find_backend(record.facts.get("backend"))
     quantized_at_build = backend is not None and backend.quantizes_at_build
+    # some of its weights wait for the build in the checkpoint, and only the recipe has their format
     recipe = Precision.parse(record.recipe.get("format", "none")) if quantized_at_build else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
@@ -167,6 +171,7 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
     shape, block = read_shape(opened.config), quantization_block(opened)
     precision = stated.precision(block, linears(shape), opened.entries)
     if problems := reasons(shape, precision, layout.tp, layout.pp, layout.ep):
+        # the reasons name fields of recipes; on this command line they are options
         lines = [f"  {problem.replace('engine.', '--')}" for problem in problems]
         raise SourceError(
             "\n".join([f"{found.path} does not fit tp {layout.tp}, pp {layout.pp}, ep {layout.ep}", *lines])
@@ -187,16 +192,19 @@ def write(order: Order, target: Path, on_progress: Progress) -> process.Usage:
     """Writes the rank files beside `target`, which appears at once and complete; one that holds something
     is a DestinationTaken."""
     target = target.absolute()
+    # before hours of work; again before the rename, as the target may appear meanwhile
     refuse_taken(target)
     prefix = f".{target.name}.reshard"
     needed = sum(order.rank_bytes) + EXTRA_BYTES
     with ReportFullDisk(target.parent, str(target), needed_bytes=needed) as full:
         with ReportUnwritable(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
+            # a killed run's files may be the space that is missing
             scratch.sweep(target.parent, prefix)
         full.require()
         with ReportUnwritable(target.parent), scratch.scratch(target.parent, prefix) as draft:
             usage = _convert(order, draft, on_progress)
+            # synced first: a crash must not leave the name without the bytes
             tree.sync_all(draft)
             refuse_taken(target)
             draft.rename(target)

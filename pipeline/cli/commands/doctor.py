@@ -150,6 +150,7 @@ def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
     from pipeline.flows.server_watch import inspect_server
 
     server = Prefect.at(url or str(started))
+    # a named server may also be the one of this store
     is_own = server.api_url == started
     rows = [
         {"what": state.what, "status": state.status, "found": state.told}

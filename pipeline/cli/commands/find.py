@@ -52,6 +52,7 @@ def _gpu(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, 
     """`TYPE`, or `NxTYPE`."""
     if text is None:
         return None
+    # the part before "x" must be a number: a type may have an "x" in its own name
     count, times, kind = text.partition("x")
     return (kind, int(count)) if times and count.isdigit() and int(count) else (text, None)
 
@@ -97,6 +98,7 @@ def find(
     try:
         matches = client.find(rank=rank, limit=limit or (20 if people else None), **query)
     except ValueError as exc:
+        # names in --rank and --slo are known to the search alone
         raise click.UsageError(str(exc)) from None
     suits = [match for match in matches if not match.reasons]
     _show(app, matches, (RANKS[rank][0], *query.get("slo", {})))
@@ -118,6 +120,7 @@ def _build_query(app: App, any_host: bool, filters: dict[str, Any]) -> dict[str,
         target = TARGETS.get(kind.lower())
         filters |= {"sm": [target.sm], "memory_bytes": target.memory_bytes} if target else {}
         filters |= {"gpu_count": count} if count else {}
+    # neither asks about this host, so that nothing of it is compared
     if any_host or kind is not None:
         return filters
     host_facts = facts_here(app)
@@ -204,6 +207,7 @@ def _judged(
         missed = list(dict.fromkeys(reason.fact for reason in judged.reasons))
         suggestion = suggest(record, missed, query, _siblings(app, record))
         yield suggestion, _judge(app, suggestion, file)
+    # only behind all recipes of the same format, and where no format was asked for
     for format_ in formats_like(near[0].recipe) if near and "format" not in query else ():
         (judged,) = match([near[0]], query)
         missed = list(dict.fromkeys(reason.fact for reason in judged.reasons))
@@ -211,6 +215,7 @@ def _judged(
             near[0], [*missed, "format"], {**query, "format": format_}, _siblings(app, near[0])
         )
         judgement = _judge(app, suggestion, file)
+        # other formats are only tries: one that does not plan is not worth a line
         if judgement.usable:
             yield suggestion, judgement
 
@@ -260,6 +265,7 @@ def _other_records(app: App, query: Mapping[str, Any]) -> "list[VersionRecord]":
 
 def _siblings(app: App, record: "VersionRecord") -> "list[VersionRecord]":
     """The newest versions of each name with the same model."""
+    # a recipe with a calibration of its own needs none of another version
     if record.recipe.get("calibration") is not None:
         return []
     matches = app.client.find(model=record.model, limit=FEW, rank="accuracy")

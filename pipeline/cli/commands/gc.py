@@ -46,11 +46,15 @@ def gc(
     policy, store = Policy(lineage=not drop_lineage, **numbers), app.client.store
     collect = partial(run, app, policy, also)
     if not dry_run and not yes:
+        # a script that waits for an answer would hang
         if not sys.stdin.isatty():
             raise click.UsageError("gc removes artifacts; preview with --dry-run, then give --yes")
+        # what is shown is a plan; the run below makes its own, as the store may change meanwhile
         print_plan(app, collect(dry_run=True), dry_run=True)
+        # on stderr: stdout is the answer
         click.confirm("remove them?", abort=True, err=True)
     plan = collect(dry_run=dry_run)
+    # versions that lost their files are events
     if plan.collected and not dry_run:
         app.announce()
     if app.out.json_mode or app.out.quiet:
@@ -71,6 +75,7 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     from pipeline.cli.progress import Bar
 
     store = app.client.store
+    # a remote store has no registry in it
     own = None if store.remote is not None else store.registry_url
     database = open_database(app.registry_url or store.registry_url)
     others = [*also, own] if own is not None and database.url != own else also
@@ -135,6 +140,7 @@ def summarize(plan: "Plan", *, dry_run: bool) -> str:
     whole = sum(version.size_bytes for version in plan.removed) + sum(
         version.size_bytes for version in plan.litter
     )
+    # equal files are stored once: removing one of two artifacts frees nothing of theirs
     shared = whole - plan.freed_bytes
     return (
         f"{'would free' if dry_run else 'freed'} {size(plan.freed_bytes)}"

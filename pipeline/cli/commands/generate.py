@@ -21,6 +21,7 @@ REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 def _text(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The prompt, unless it came as bytes that are not UTF-8."""
     try:
+        # argv holds undecodable bytes as surrogates, which are no text for a tokenizer
         value.encode()
     except UnicodeEncodeError:
         raise click.BadParameter("is not UTF-8; give text") from None
@@ -76,6 +77,7 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
     chosen = serving.Options(**options)
     with _engine_of(app, reference) as directory:
         serving.require_engine(directory)
+        # a chat template wraps the prompt, so that the answer does not continue it
         app.out.stream("" if chosen.chat else prompt)
         result = serving.generate(directory, prompt, app.out.stream, chosen)
         app.out.stream("\n")
@@ -115,6 +117,7 @@ def engine_of(app: App, record: "VersionRecord", keys: Iterable[str], use: str) 
 
     app.client.require_own_store()
     with app.client.store.reading(keys, f"the {use} of {record.reference}"):
+        # the manifest must be the published one before its files are read
         app.client.manifest(record)
         with Bar(app.out, f"fetch {record.reference}") as progress:
             directory = app.client.store.require(record.address, record.reference, progress)

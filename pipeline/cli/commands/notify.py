@@ -106,6 +106,7 @@ def _deliver(app: App, outbox: "Outbox") -> "Sequence[Attempt]":
     from pipeline.run.announce import WAYS
 
     deliveries = deliver_due(outbox, WAYS, lambda: datetime.now(UTC))
+    # no document for a round without deliveries, of which `_follow` has many
     if deliveries and app.out.json_mode:
         app.out.rows([_row(delivery) for delivery in deliveries], id_column="event")
     for delivery in deliveries if not app.out.json_mode else ():
@@ -146,6 +147,7 @@ def _make_secret(app: App, path: Path) -> None:
     write_secret(path)
     app.out.value(
         {"secret": str(path)},
+        # absolute: `notify` runs in other directories
         text=f"new secret in {path}; give it to the receiver, and give --secret file:{path.absolute()}",
         short=str(path),
     )

@@ -51,6 +51,7 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
     if alias and (document or drop):
         app.registry.set_policy(alias, None if drop else parse_policy(document))
         app.announce()
+    # read back, so that the answer is what the registry has
     policies = {name: rules for name, rules in app.registry.policies().items() if alias in (None, name)}
     app.out.rows(
         [row for name, rules in policies.items() for row in _rule_rows(name, rules)], id_column="alias"
@@ -148,6 +149,7 @@ def _document(
     rules: dict[str, Any] = {
         "verdict": list(verdict),
         "max_age_days": max_age_days,
+        # the key itself, not its path: the file may change or go
         "signed_by": [read_bytes(path).decode(errors="replace") for path in signed_by],
         "measured_on_target": measured_on_target,
         "metrics": _bounds(bounds),
@@ -159,6 +161,7 @@ def _document(
 def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
     limits: dict[str, dict[str, float]] = {}
     for text in texts:
+        # a text with neither sign leaves no number behind it, and is refused below
         sign = ">=" if ">=" in text else "<="
         name, _, value = text.partition(sign)
         try:

@@ -37,7 +37,9 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
     record = app.client.resolve(reference)
     current = app.registry.aliases(record.name).get(alias)
     judgement = app.registry.judge(record.name, record.number, alias)
+    # where nothing is said, what was read just now must still hold at the move
     expected = None if new else expect if expect is not None else current
+    # before the policy's verdict, which would be about another change if the alias moved
     require_expected(current, record.name, alias, expected)
     if dry_run and not judgement.allowed:
         raise refusal(judgement, record.name, alias, record.number, current)
@@ -72,6 +74,7 @@ def rollback(app: App, reference: str, to: int | None, expect: int | None) -> No
         raise click.UsageError(f"{reference!r} names no alias; write NAME@ALIAS")
     move = app.registry.rollback(target.name, target.alias, to=to, expect=expect)
     app.announce()
+    # no policy refuses a rollback; what is violated is still told
     for violation in app.registry.judge(move.name, move.now, move.alias).broken:
         app.out.warn(f"its policy would refuse version {move.now}: {violation}")
     app.out.value(
@@ -91,6 +94,7 @@ def aliases(app: App, name: str | None, history: bool) -> None:
     Example: enginery registry aliases demo/int4_awq_tp2 --history
     """
     if name is not None:
+        # NotFound with similar names, where an empty list would say nothing
         app.registry.versions(name)
     if history:
         names = app.registry.names() if name is None else [name]

@@ -48,6 +48,7 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
 
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
     """
+    # the client itself refuses what none of these keys signed, before it copies
     app.client.trusted_keys = trusted(trusted_key, require_signed)
     if then is not None and every is None:
         raise click.UsageError("--then runs after a change of the alias; add --watch")
@@ -88,6 +89,7 @@ def _print_pulled(app: App, record: "VersionRecord", path: Path) -> None:
     for notice in version_notices:
         app.out.notice(notice.tone, f"{record.reference}: {notice.text}")
     (result,) = match([record], facts_here(app))
+    # a warning only: it may be pulled for another host
     if result.dropped:
         app.out.warn(f"this host cannot load {record.reference}: {'; '.join(result.dropped)}")
     serve = serving(record, path)
@@ -110,6 +112,7 @@ def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     from pipeline.engines import find_backend  # pydantic: not for --help
 
     quoted = shlex.quote(str(path))
+    # an imported checkpoint is no engine: one is built of it first
     if record.facts.get("backend") == "checkpoint":
         return {"build an engine of it": f"enginery init recipe.yaml --model {quoted}"}
     commands = {"run it": f"enginery generate {quoted} 'def '"}
@@ -131,6 +134,7 @@ def _run_then(app: App, change: "Change", then: str) -> None:
         "ENGINERY_DIRECTORY": str(change.directory),
     }
     with tempfile.TemporaryDirectory() as folder:
+        # split as a shell does, but no shell is started
         work = process.Job(
             name=then, argv=shlex.split(then), log=Path(folder, "log"), timeout_s=AFTER_S, env=env
         )

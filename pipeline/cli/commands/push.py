@@ -36,6 +36,7 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
     app.out.value(
         {"reference": reference, "part": pushed.what, "where": pushed.where, **pushed.facts},
         text=f"pushed the {pushed.what} of {reference} to {pushed.where}"
+        # only MLflow says whether it is new; elsewhere it always is
         + ("" if pushed.facts.get("new", True) else ", which has it already"),
         short=pushed.where,
     )

@@ -73,13 +73,16 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
 
     loaded, published = again.recipe_of(record, base), app.site.store
     app.client.require_own_store()
+    # refuses an engine that is not the published one, before hours of building
     app.client.manifest(record)
     lease = published.reading(
         [record.engine_key, *record.lineage.values()], f"the rebuild of {record.reference}"
     )
     with lease, working_beside(published.root / "reproduce") as scratch:
+        # an empty store: nothing that was published is found there
         site = replace(app.site, store=LocalStore(scratch))
         plan = plan_one(loaded, site)
+        # another model or other data would differ in every file, after hours
         if changed := again.changed_sources(record, plan):
             raise ExchangeRefused(
                 f"{record.reference} was built from another {changed[0]} than {base} leads to; "

@@ -38,6 +38,7 @@ def reshard(  # noqa: PLR0913, PLR0917 what click hands over
     from pipeline.units import size
 
     refuse_taken(out.absolute())
+    # the registry as a function: a directory or a key needs none
     source = find(checkpoint, app.site.store, lambda: app.registry)
     with held(source, app.site.store):
         job = order(source, Layout(tp=tp, pp=pp, ep=ep), release)

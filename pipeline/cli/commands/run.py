@@ -52,6 +52,7 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | N
         ctx.invoke(plan, recipe=recipe)
         return
     if step_timeout is not None:
+        # `site` is a cached property: setting it replaces it for this run
         ctx.obj.site = replace(ctx.obj.site, timeout_s=3600 * step_timeout)
     run_file(ctx.obj, recipe)
 
@@ -98,6 +99,7 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
     from pipeline.step.realize import realize
 
     outcomes, failures = [], []
+    # all are planned before the first is built: a mistake in the last one costs nothing
     plans = [plan for _, plan in app.plans(file)]
     for plan in plans:
         app.out.say(plan.recipe.name)
@@ -107,12 +109,15 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
                 outcomes.append(run_plan(plan, app.site, app.registry, make))
             _print_outcome(app, outcomes[-1])
         except tuple(EXIT_CODES) as exc:
+            # only expected errors come here: a bug ends the run at once
             failures.append(exc)
+            # a single failure is printed at the end anyway
             if len(plans) > 1:
                 app.out.say(f"failed {plan.recipe.name}: {exc}")
     if failures:
         if len(plans) > 1:
             failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
+        # the first one's exit code is that of the run
         raise failures[0]
     return outcomes
 
@@ -208,6 +213,7 @@ def _rows(app: App, drafted: "Draft") -> list[dict[str, Any]]:
 
     plan = drafted.plan
     to_run = {step.key for step in pending(plan, app.site)}
+    # scripts look keys up, people compare them
     length = None if app.out.json_mode else 12
     return [
         {

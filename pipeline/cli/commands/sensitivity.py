@@ -54,6 +54,7 @@ def sensitivity(app: App, /, recipe: Path, **options: Any) -> None:
     question = Question(**options)
     if question.keep is not None and question.gain is not None:
         raise click.UsageError("--keep and --gain both set the number of exceptions; give one")
+    # recipes with one measurement in common make it once, and each set of formats is printed once
     answers: dict[tuple[str, tuple[str, ...]], tuple[Loaded, tuple[Step, ...]]] = {}
     for loaded in load(recipe):
         formats = formats_of(loaded, question)
@@ -99,6 +100,7 @@ def build_artifacts(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None
     from pipeline.step.realize import realize
 
     app.out.say(loaded.recipe.name)
+    # or gc could take the first artifact while the last is made
     leased = app.site.store.lease([step.key for step in steps], f"the analysis of {loaded.recipe.name}")
     with leased, Display(app.out) as display:
         for step in steps:

@@ -38,6 +38,7 @@ def serve(app: App, host: str, port: int, token_file: Path | None) -> None:
 
     def ready(url: str) -> None:
         app.out.value({"url": url, "writes": token is not None}, text=f"{url} is up, {writes}", short=url)
+        # at once: the command goes on until it is stopped
         app.out.flush()
 
     web_server.serve(read_registry(app), token, (host, port), ready)

@@ -66,6 +66,7 @@ def show(app: App, reference: str) -> None:
     """
     from pipeline.pages.artifact_view import find_key  # numpy: not for --help
 
+    # a name is looked up only where no key begins so
     key = find_key(app.site.store, reference)
     if key is None:
         _show_version(app, reference)
@@ -124,6 +125,7 @@ def _show_version(app: App, reference: str) -> None:
         app.out.line(f"linears {format_['default']}, except {exceptions}")
     speeds = _speeds(record)
     figures = speeds[0] if speeds else {}
+    # figures by batch have a table of their own, and plain names only repeat one of its rows
     plain = [m for m in record.metrics if "@" not in m.name and m.name not in figures]
     app.out.line("")
     app.out.rows(
@@ -174,8 +176,10 @@ def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
 
 def tabulate(app: App, versions: "Sequence[Version]", metrics: Sequence[str] = ()) -> None:
     """Lists versions with what was asked; remarks stand in the last column, waivers in full below."""
+    # of all at once: one query, however many versions
     remarks = app.registry.remarks([(version.name, version.number) for version in versions])
     rows = [row(app, version, remarks[version.name, version.number], metrics) for version in versions]
+    # a JSON row always has every column
     if not app.out.json_mode and not any(version["notes"] for version in rows):
         rows = [{name: value for name, value in version.items() if name != "notes"} for version in rows]
     app.out.rows(rows, id_column="version")

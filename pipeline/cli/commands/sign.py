@@ -51,6 +51,7 @@ def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, 
     from artifacts.trust import bundle  # pydantic: not for --help
 
     configured = os.environ.get(TRUSTED, "")
+    # options replace the variable, so that a call can trust fewer keys
     paths = [*trusted_key] or [user_path(part) for part in configured.split(os.pathsep) if part]
     if not paths and not require_signed:
         return None
@@ -72,6 +73,7 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
     from artifacts.trust import bundle  # pydantic: not for --help
 
     secret = "" if no_passphrase else _passphrase(confirm=True)
+    # an empty variable must not make an unencrypted key by accident
     if not secret and not no_passphrase:
         raise click.UsageError(f"the passphrase is empty; set {PASSPHRASE}, or give --no-passphrase")
     key_id = bundle.make_key(file, secret)
@@ -173,6 +175,7 @@ def _sign_directory(app: App, directory: Path, options: Mapping[str, Any]) -> No
 
     if options["key"] is None or options["output"] is None:
         raise click.UsageError("to sign a directory, give --key FILE and --output FILE")
+    # what is signed is what was published, not what has become of it since
     require_published(str(directory), verify_pulled(directory))
     manifest = read_manifest((directory / MANIFEST).read_text(), str(directory / MANIFEST))
     signature = signing.sign(manifest, _read_private_key(options["key"]), by=whoami())
@@ -194,6 +197,7 @@ def _store_signature(app: App, reference: str, options: Mapping[str, Any]) -> No
     from artifacts.errors import KeyUnusable
     from artifacts.trust import signing  # pydantic: not for --help
 
+    # required here: who stores a signature must know whose it is
     keys = trusted(options["trusted_key"], True) or {}
     record, manifest = _resolve_engine(app, reference)
     text = read_bytes(options["add"], SIGNATURE_BYTES).decode(errors="replace")
@@ -279,6 +283,7 @@ def _passphrase(*, confirm: bool = False) -> str:
         return os.environ[PASSPHRASE]
     if not sys.stdin.isatty():
         raise click.UsageError(f"the key has a passphrase, and stdin is not a terminal; set {PASSPHRASE}")
+    # on stderr, so that stdout can be piped
     answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     return answer
 

@@ -38,6 +38,7 @@ def up(app: App, port: int, runs: int) -> None:
     from pipeline.flows.server_watch import Watch
 
     store = app.site.store
+    # before the server starts, whose directory is in the store
     store.prepare()
     home = Home(store.root)
     services = Up(home=home, port=port, runs=runs)
@@ -49,6 +50,7 @@ def up(app: App, port: int, runs: int) -> None:
             text=f"{url} is up: pool {POOL!r}, {runs} concurrent run(s); send recipes with `enginery submit`",
             short=url,
         )
+        # whoever started it from a script waits for this document
         app.out.flush()
         watch = Watch(services.server, home.log("server"))
         try:
@@ -97,8 +99,10 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
         for drafted in drafts
     ]
     awaited = await_schedules(app, sent, server)
+    # every run is reported, even where the schedules do not work
     codes = [report(app, item, server, awaited, wait=wait) for item in sent]
     require_planned(awaited, server)
+    # the worst of several: refused is above failed, and that above done
     return max(codes)
 
 

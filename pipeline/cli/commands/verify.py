@@ -54,6 +54,7 @@ def verify(
     where: str | Path = Path(reference) if is_directory(reference) else reference
     require_published(reference, app.client.verify(where))
     keys = trusted(trusted_key, require_signed)
+    # after the files: a signature over damaged files says nothing
     signed = () if keys is None else app.client.require_trusted(where, keys)
     by = f", and signed by {', '.join(key[:16] for key in signed)}" if signed else ""
     app.out.value(
@@ -109,6 +110,7 @@ def _list_damage(app: App, damages: "list[Damage]", files: int, audit: "Audit | 
     lines = findings(audit)
     if damages:
         keys = {key for damage in damages for key in damage.keys}
+        # of an unreadable registry, damaged files are listed without their versions
         having = {} if audit is None or audit.unreadable else _versions_with(app, keys)
         shown_damages = [
             f"  {damage}\n    {_name_versions(damage, having)}" for damage in damages[:MOST_SHOWN]
@@ -131,6 +133,7 @@ def survey_store(app: App, keys: list[str] | None) -> "list[Survey]":
     from pipeline.cli.progress import Bar
 
     store = app.client.store
+    # a cache has only what was used; what it lacks is no damage
     local_keys = (
         keys if keys is None or store.remote is None else [key for key in keys if store.local.has(key)]
     )
@@ -155,6 +158,7 @@ def _versions_with(app: App, keys: set[str]) -> dict[str, list[str]]:
     contents = {name: _content_digest(app, name) for name in keys}
     for record in app.registry.every():
         parts = {key: kind for kind, key in record.lineage.items()} | {record.engine_key: "engine"}
+        # one key may have several contents: a version has the one that it published
         for name, content in contents.items():
             part = parts.get(key_of(name))
             if part and (part != "engine" or is_same(record.manifest_digest, content)):

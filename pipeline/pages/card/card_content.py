@@ -36,6 +36,7 @@ TONES = ("bad", "warn", "info")
 
 def concerns(event: Event, number: int) -> bool:
     """Whether an event of a name is about the version of that number."""
+    # moves of an alias have the versions they left and reached, publications a number
     return number in (event.detail.get(key) for key in ("number", "was", "now"))
 
 
@@ -49,6 +50,7 @@ def notices(card: Card) -> list[Notice]:
 
 def _explained(card: Card) -> Iterator[Notice]:
     """Waivers that are over, and how the figures came to be."""
+    # open waivers are notices already; one that is over still explains how it was promoted
     for waiver in card.remarks.waivers:
         if not waiver.is_open(card.remarks.now):
             yield Notice(tone="info", text=f"over: {waiver}")
@@ -74,6 +76,7 @@ def summary(record: VersionRecord) -> str:
 def hardware(facts: Mapping[str, Any]) -> str:
     """What it was built and measured on."""
     names = list(dict.fromkeys(gpu["name"] for gpu in facts.get("gpus", ())))
+    # a version without the fact counts as one of the CPU
     on_cpu = str(facts.get("device", "cpu")).startswith("cpu")
     if names and not on_cpu:
         return " and ".join(names)
@@ -87,11 +90,13 @@ HARDWARE = ("cpu", "cores")
 def built_for(record: VersionRecord) -> Pairs:
     """What a host must have, and the limits that requests must keep."""
     facts = record.facts
+    # the CPU and its cores are no tools to install
     toolchain = ", ".join(
         f"{name} {version}" for name, version in facts.get("toolchain", {}).items() if name not in HARDWARE
     )
     drivers = ", ".join(dict.fromkeys(str(g["driver"]) for g in facts.get("gpus", ()) if g.get("driver")))
     memory = facts.get("memory_bytes_per_rank", ())
+    # some versions have one number instead of a list by rank
     memory = [memory] if isinstance(memory, int) else memory
     rows = (
         ("engine backend", facts.get("backend")),
@@ -116,6 +121,7 @@ def origin(card: Card) -> Pairs:
     rows = (
         ("source checkpoint", record.model or source.get("repo") or source.get("path")),
         ("revision", source.get("revision")),
+        # a text, or an object with the id beside the texts
         ("licence of the source", licence.get("id") if isinstance(licence, Mapping) else licence),
         ("published", f"{moment(record.published_at)} by {record.published_by}"),
         ("origin", record.origin),
@@ -139,11 +145,13 @@ def accuracy(record: VersionRecord) -> list[dict[str, str]]:
     """A row per accuracy metric: value, interval, limit, outcome."""
     checks = {check["metric"]: check for check in record.checks}
     rows = []
+    # a gate may limit metrics that have no words here; they come last
     for name in (*NAMES, *(extra for extra in checks if extra not in NAMES)):
         match = next((metric for metric in record.metrics if metric.name == name), None)
         if match is None and name not in checks:
             continue
         check = checks.get(name, {})
+        # the check has the value as it was judged, where the metric itself was not registered
         values = (match.value, match.low, match.high) if match else _values(check)
         rows.append(
             {
@@ -177,6 +185,7 @@ def speeds(record: VersionRecord) -> list[dict[str, float]]:
     rows: dict[int, dict[str, float]] = {}
     for metric in record.metrics:
         figure, at, batch = metric.name.partition("@")
+        # only a number behind "@" is a batch size
         if at and batch.isdecimal():
             rows.setdefault(int(batch), {"batch_size": int(batch)})[figure] = metric.value
     return [rows[batch] for batch in sorted(rows)]
@@ -194,6 +203,7 @@ def on_disk(card: Card) -> list[tuple[str, int]]:
     """What is compared on disk, in bytes; the engine's size is known without a store."""
     stored = dict(card.stored)
     recorded = card.record.metric("size_bytes")
+    # the registered size goes first: it leaves out a twin that no server loads
     if recorded is not None:
         stored["engine"] = int(recorded)
     return [(STORED[kind], stored[kind]) for kind in STORED if kind in stored]
@@ -203,9 +213,11 @@ def in_memory(record: VersionRecord) -> list[tuple[str, int, int]]:
     """Rank, bytes of its weights, and bytes of its KV cache."""
     weights: Sequence[int] = record.facts.get("weight_bytes_per_rank", ())
     whole: Sequence[int] = record.facts.get("memory_bytes_per_rank", weights)
+    # facts of an import may lack one of them: no picture is better than a wrong one
     if not isinstance(weights, list) or not isinstance(whole, list) or len(whole) != len(weights):
         return []
     return [
+        # a cache of less than nothing could not be drawn
         (f"rank {rank}", weight, max(0, both - weight))
         for rank, (weight, both) in enumerate(zip(weights, whole, strict=True))
     ]

@@ -16,6 +16,7 @@ SPECIAL = re.compile(r"[\\`*\[\]>|#~!]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 def plain(value: str) -> str:
     """Text that Markdown shows as it is: on one line, nothing in it has a meaning."""
     line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    # HTML in Markdown is live, and names and reasons come from users
     return SPECIAL.sub(r"\\\g<0>", line).replace("&", "&amp;").replace("<", "&lt;")
 
 
@@ -31,6 +32,7 @@ def page(of: Card, parts: Mapping[str, str]) -> str:
     blocks = [
         f"# {plain(record.reference)}",
         f"**{plain(record.verdict)}** · {plain(aliases)} · {plain(card_content.summary(record))}",
+        # two spaces at the end keep each notice on its own line
         "\n".join(f"> **{notice.tone}**: {plain(notice.text)}  " for notice in card_content.notices(of)),
         *(f"## {title}\n\n{body}" for title, body in parts.items() if body),
     ]
@@ -59,6 +61,7 @@ def sections(of: Card) -> dict[str, str]:
 def fenced(code: str, language: str) -> str:
     """A code block whose fence is longer than any run of backticks in it."""
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    # a recipe with a fence in it would end a shorter one
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
 

@@ -26,6 +26,7 @@ def style() -> str:
 
 def policy() -> str:
     """What the file may load: its own style and nothing else, from nowhere."""
+    # the hash of the very text inside <style>: any change of it needs a new one
     allowed = b64encode(sha256(style().encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
 
@@ -59,6 +60,7 @@ def both(draw: Callable[[float], str]) -> Markup:
 def body(of: Card) -> Markup:
     """The card without the page around it."""
     record = of.record
+    # the engine stands out; what it is compared with has the colour of series 2
     disk = [
         (label, num_bytes, 0 if label == "engine" else 2) for label, num_bytes in card_content.on_disk(of)
     ]
@@ -66,6 +68,7 @@ def body(of: Card) -> Markup:
         card=of,
         record=record,
         content=card_content,
+        # safe: svg.py escapes every text
         accuracy=[Markup(panel) for panel in card_plots.accuracy([record])],
         throughput=both(lambda width: card_plots.throughput([record], width)),
         disk=both(lambda width: card_plots.bars(disk, width)),

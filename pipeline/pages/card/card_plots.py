@@ -33,6 +33,7 @@ def accuracy(records: Sequence[VersionRecord]) -> list[str]:
 
 def _check(record: VersionRecord, metric: str) -> Mapping[str, Any] | None:
     match = next((check for check in record.checks if check.get("metric") == metric), None)
+    # an interval with one open end cannot be drawn
     whole = match is not None and all(match.get(name) is not None for name in ("value", "low", "high"))
     return match if whole else None
 
@@ -45,6 +46,7 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
     axis = around([*ends, *limits], 12, PANEL - 12)
     bottom = 58 + 40 * len(checks)
     shapes = [text(12, 16, name, "strong"), text(12, 32, better, "faint")]
+    # versions with different limits share no line
     if len(limits) == 1:
         shapes += _limit(axis, limits[0], side, bottom)
     shapes += _ticks_below(axis, bottom)
@@ -85,6 +87,7 @@ def _interval(axis: Axis, check: Mapping[str, Any], y: float, series: int) -> li
         line((low, y), (high, y), f"interval s{series}"),
         *(line((end, y - 5), (end, y + 5), f"interval s{series}") for end in (low, high)),
         mark(x, y, series),
+        # kept inside the panel, where a mark at its edge would have its number cut
         text(min(max(x, 40), PANEL - 40), y + 20, number(check["value"]), "", "middle"),
     ]
 
@@ -99,7 +102,9 @@ def throughput(records: Sequence[VersionRecord], width: float = WIDE) -> str:
     if not rows:
         return ""
     height, left, bottom = 300.0, 64.0, 250.0
+    # room at the right for the label of the last point
     x = from_zero([row["tokens_per_s_per_user"] for row in rows], left, width - 70)
+    # pixels count downwards: zero is at the larger one
     y = from_zero([row["tokens_per_s"] for row in rows], bottom, 24)
     shapes = _grid(x, y)
     for series, points in enumerate(lines):
@@ -137,7 +142,7 @@ def bars(rows: Sequence[tuple[str, int, int]], width: float = WIDE) -> str:
     if not rows:
         return ""
     left = 172.0 if width == WIDE else 140.0
-    longest = max(num_bytes for _, num_bytes, _ in rows) or 1
+    longest = max(num_bytes for _, num_bytes, _ in rows) or 1  # `or`: all may be empty
     shapes = []
     for index, (label, num_bytes, series) in enumerate(rows):
         y, length = 8.0 + 30 * index, (width - left - 90) * num_bytes / longest
@@ -157,6 +162,7 @@ def memory(record: VersionRecord, width: float = WIDE) -> str:
         return ""
     narrow = width < WIDE
     left, room = (60.0, 72.0) if narrow else (172.0, 260.0)
+    # of all ranks, so that their bars can be compared
     longest = max(weights + cache for _, weights, cache in rows) or 1
     scale = (width - left - room) / longest
     shapes = []

@@ -144,6 +144,7 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/aliases/{name:path}", tags=["read"])
     def list_aliases(name: str) -> list[AliasNow]:
         """Where every alias of a name points, since when, who moved it, and where it was before."""
+        # NotFound, with similar names, instead of an empty list for a name that is mistyped
         reading.resolve(name)
         return reading.aliases(name)
 
@@ -162,9 +163,11 @@ def _more_reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/find", tags=["read"])
     def find_for_host(host: Annotated[Host, Query()]) -> list[Found]:
         """Versions that load on a host, best first; then the others, each with its reasons."""
+        # not facts of a host: they order the answer and end it
         query = host.model_dump(exclude_none=True, exclude={"rank", "limit"})
         return [
             Found(match.record.reference, match.dropped, _figures(match.record))
+            # the search limits what suits; those that do not suit come in addition
             for match in reading.find(query, host.rank, host.limit)[: host.limit]
         ]
 
@@ -172,6 +175,7 @@ def _more_reads(routes: APIRouter, reading: Reading) -> None:
 def _figures(record: Listed | VersionRecord) -> dict[str, float]:
     if isinstance(record, Listed):
         return dict(record.figures)
+    # figures of one batch size would multiply the answer
     return {metric.name: metric.value for metric in record.metrics if "@" not in metric.name}
 
 

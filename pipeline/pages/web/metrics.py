@@ -39,6 +39,7 @@ class RegistryCollector(Collector):
         try:
             census = self._reading.census(datetime.now(UTC))
         except StoreUnusable:
+            # a scrape must answer also now: it is what tells that the database is away
             up.add_metric([], 0)
             yield up
             return
@@ -55,6 +56,7 @@ def _families(census: Census) -> Iterator[Metric]:
     for (verdict, origin, collected), count in census.versions.items():
         versions.add_metric([verdict, origin, str(collected).lower()], count)
     events = CounterMetricFamily("enginery_events", "Events of the log.", labels=("kind",))
+    # every kind from the start, so that a first event is a rise and not a new series
     for kind in dict.fromkeys((*KINDS, *census.events)):
         events.add_metric([kind], census.events.get(kind, 0))
     at = GaugeMetricFamily("enginery_alias_version", "Version an alias points at.", labels=("name", "alias"))
@@ -81,6 +83,7 @@ class Meter:
 
     def __init__(self, reading: Reading) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series for no use
+        # not the process-wide one: each application has its own counts
         self._registry = CollectorRegistry()
         self._registry.register(RegistryCollector(reading))
         self._requests = Counter(
@@ -101,6 +104,7 @@ class Meter:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
+            # 500: what an exception leaves behind before an answer began
             status, started = 500, time.perf_counter()
 
             async def note(message: Message) -> None:
@@ -112,6 +116,7 @@ class Meter:
             try:
                 await app(scope, receive, note)
             finally:
+                # addresses without a route share one series
                 route = getattr(scope.get("route"), "path", "none")
                 self._requests.labels(route, str(status)).inc()
                 self._seconds.labels(route).observe(time.perf_counter() - started)

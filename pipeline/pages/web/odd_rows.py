@@ -29,6 +29,7 @@ def with_odd_rows(app: ASGIApp) -> ASGIApp:
 
 def _line(problems: list[str]) -> str:
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    # headers are ASCII, and the rows may hold anything
     return ("; ".join(problems[:SHOWN]) + more).encode("ascii", "backslashreplace").decode()
 
 

@@ -101,8 +101,10 @@ def versions(database: Database, query: Wanted, *, offset: int = 0, limit: int =
     if not database.exists():
         return Page(0, offset, [])
     with database.reading() as db:
+        # versions of one layout share their facts: there are few of them, and all are read at once
         version_facts = rows.facts(db.execute(select(facts)))
         suits = _conditions(query, version_facts)
+        # counted by the database; rows that turn out odd below are in it
         total = db.scalar(select(func.count()).select_from(version).where(*suits)) or 0
         records = rows.select_rows(db, version, _ordered(query.sort, suits).offset(offset).limit(limit))
         return Page(total, offset, _summaries(db, _with_facts(records, version_facts), version_facts))
@@ -131,6 +133,7 @@ def engines(
         page = db.execute(latest.offset(offset).limit(limit)).all()
         names = [row.name for row in page if rows.row_problem(version, {"name": row.name}) is None]
         pointing: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        # one query for the whole page instead of one per name
         pointed = select(alias).where(alias.c.name.in_(names)).order_by(alias.c.alias)
         for row in rows.select_rows(db, alias, pointed):
             pointing[row.name][row.alias] = row.number
@@ -141,6 +144,7 @@ def _engine(db: Connection, row: Row[Any], pointing: Mapping[str, dict[str, int]
     """A name in a list; where a version of it is odd, what the others say, and None where there is none."""
     newest, at = row.newest, row.published_at
     seen = {"name": row.name, "number": newest, "published_at": at}
+    # `max` over the column took an odd value: the sound rows decide instead
     if rows.row_problem(version, seen) is not None:
         own = select(version.c.name, version.c.number, version.c.published_at)
         others = rows.select_rows(db, version, own.where(version.c.name == row.name))
@@ -167,6 +171,7 @@ def events(
     """Events of a name, or of all: the newest first, or with `after`, the oldest beyond it first."""
     if not database.exists():
         return []
+    # not named `log`, which is the imported module
     table = tables.log
     query = select(table).limit(limit)
     query = query.where(table.c.name == name) if name else query
@@ -201,6 +206,7 @@ def _with_facts(page: Iterable[Row[Any]], version_facts: Collection[str]) -> lis
 
 def _contains(text: str, *columns: ColumnElement[str]) -> list[ColumnElement[bool]]:
     """A condition per word: one of the columns contains it, whatever its case."""
+    # autoescape: `%` and `_` in a word stand for themselves
     return [or_(*(column.icontains(word, autoescape=True) for column in columns)) for word in text.split()]
 
 
@@ -231,6 +237,7 @@ COLUMNS = tuple(
 
 def _ordered(sort: Sort, suits: Iterable[ColumnElement[bool]]) -> Any:
     query = select(*COLUMNS).where(*suits)
+    # name and number decide between equals, else a row could be on two pages or none
     newest = (version.c.published_at.desc(), version.c.name, version.c.number.desc())
     if sort not in ORDERS:
         return query.order_by(*newest)
@@ -243,6 +250,7 @@ def _ordered(sort: Sort, suits: Iterable[ColumnElement[bool]]) -> Any:
 def _summaries(
     db: Connection, page: Sequence[Row[Any]], version_facts: Mapping[str, Mapping[str, Any]]
 ) -> list[Summary]:
+    # of this page alone, which bounds the three queries below
     keys = [(row.name, row.number) for row in page]
     measured: defaultdict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     is_listed = tuple_(metric.c.name, metric.c.number).in_(keys)

@@ -39,11 +39,12 @@ def templates() -> Environment:
 
 def link(reference: str) -> str:
     """Address of a name or a version."""
-    return f"/engines/{quote(reference, safe='/:@')}"
+    return f"/engines/{quote(reference, safe='/:@')}"  # '/', ':' and '@' are parts of a reference
 
 
 def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page."""
+    # one moment for all times on a page
     now = datetime.now(UTC)
     page = templates().get_template(template)
     return HTMLResponse(page.render(ago=lambda at: ago(at, now), now=now, odd=on_page(), **values), status)
@@ -70,6 +71,7 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
 
     @routes.get("/find")
     def find(request: Request, offset: Offset = 0) -> Response:
+        # the offset is not kept in the links: `_paging` sets its own
         parameters = {
             name: value for name, value in request.query_params.items() if value and name != "offset"
         }
@@ -82,6 +84,7 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
     def log(name: Text = "", before: Seq = None) -> Response:
         events = reading.events(name, before=before, limit=PER_PAGE)
         older = ""
+        # by `seq`, not by offset: new events would move the pages
         if len(events) == PER_PAGE:
             older = f"/log?{urlencode({'name': name, 'before': events[-1].seq})}"
         return render("log.html", events=events, name=name, older=older)
@@ -112,6 +115,7 @@ def _one(routes: APIRouter, reading: Reading) -> None:
         target = parse_reference(reference)
         if target.alias is not None:
             exact = reading.resolve(reference).reference
+            # 302 and no-store: the alias may point elsewhere the next time
             return RedirectResponse(link(exact), 302, {"cache-control": "no-store"})
         if target.number is None:
             return _name(reading, reference, offset)
@@ -125,6 +129,7 @@ def _one(routes: APIRouter, reading: Reading) -> None:
         card = reading.card(reference)
         if as_ == "markdown":
             return PlainTextResponse(card_markdown.card(card), media_type="text/markdown; charset=utf-8")
+        # the file brings its style inside, which the policy of pages refuses
         return HTMLResponse(card_page.card(card), headers={"content-security-policy": security.CARD_POLICY})
 
     @routes.get("/style.css")
@@ -134,6 +139,7 @@ def _one(routes: APIRouter, reading: Reading) -> None:
 
 def _name(reading: Reading, name: str, offset: int) -> Response:
     """The page of a name: its aliases, its versions, what happened."""
+    # NotFound for a name without versions, rather than an empty page
     reading.resolve(name)
     listing = reading.versions(Wanted(name=name), offset=offset, limit=PER_PAGE)
     events = reading.events(name, limit=PER_PAGE)
@@ -170,6 +176,7 @@ def _parse_query(parameters: Mapping[str, str]) -> Wanted:
     )
     return Wanted(
         text=parameters.get("q", "")[:200],
+        # five digits: no engine has more ranks, and `int` refuses a text that is very long
         tp=int(tp) if tp.isdecimal() and len(tp) < 6 else None,
         sort=sort,
         **{name: parameters.get(name, "")[:100] for name in ("format", "backend", "verdict", "origin")},

@@ -84,6 +84,7 @@ class Reading:
 
     def require(self) -> None:
         """Raises StoreUnusable unless the database answers."""
+        # a registry that nobody has created yet is empty, not broken
         if self._db.exists():
             with self._db.reading() as db:
                 db.execute(select(tables.schema.c.number))
@@ -143,6 +144,7 @@ class Reading:
                     moved_by=row.moved_by,
                     collected=row.number in collected,
                     **_way_back(moves, collected),
+                    # waivers are for one version and one alias, and do not move along
                     waivers=tuple(
                         candidate for candidate in waivers if (candidate.number, candidate.alias) == at
                     ),
@@ -183,6 +185,7 @@ class Reading:
                     for row in rows.select_rows(db, version, grouped)
                 },
                 events={row.kind: row.times for row in rows.select_rows(db, log, kinds)},
+                # times are ISO 8601 in UTC, which sort as text
                 waivers_open=db.scalar(
                     select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
                 )
@@ -199,6 +202,7 @@ class Reading:
         try:
             self.registry.promote(record.name, alias, to=record.number, expect=expect)
         finally:
+            # a refusal is an event too
             self._announce()
         return record
 
@@ -217,12 +221,14 @@ def _way_back(moves: list[Event], collected: set[int]) -> dict[str, Any]:
     way: list[int] = []
     for event in moves:
         now = event.detail["now"]
+        # a rollback shortens the way; to a version off it, it is a step like any other
         if event.kind == "rolled_back" and now in way[:-1]:
             while way[-1] != now:
                 way.pop()
         else:
             way.append(now)
     was = moves[-1].detail["was"] if moves else None
+    # an alias may have been promoted to the same version again
     before = [number for number in way[:-1] if number != way[-1]]
     reachable = [number for number in before if number not in collected]
     if reachable:

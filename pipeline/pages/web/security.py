@@ -46,6 +46,7 @@ def read_token(file: Path | None, environment: str | None) -> str | None:
             raise TokenUnusable(
                 f"the token cannot be read: {exc}; give a file with the token in it"
             ) from None
+    # an empty variable is none; an empty file is a mistake
     if token is None or (token == "" and file is None):
         return None
     if not MIN_TOKEN <= len(token) <= MAX_TOKEN or not token.isascii() or any(c.isspace() for c in token):
@@ -82,6 +83,7 @@ class Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                # a card sets its own policy
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -98,6 +100,7 @@ class Guard:
         if way.lower() != "bearer" or not right:
             return _refused(401, "a change needs the token: send `Authorization: Bearer TOKEN`")
         length = headers.get("content-length", "")
+        # a chunked body has no length, and could be of any
         if not length.isdecimal():
             return _refused(411, "send Content-Length")
         if int(length) > MAX_BODY_BYTES:

@@ -40,6 +40,7 @@ def application(reading: Reading, token: str | None) -> ASGIApp:
     _failures(app, reading)
     app.include_router(api.router(reading))
     app.include_router(pages.router(reading))
+    # the guard is innermost: its refusals are measured like every answer
     return with_heads(meter.around(with_odd_rows(Guard(app, token))))
 
 
@@ -81,6 +82,7 @@ def _failures(app: FastAPI, reading: Reading) -> None:
 
     async def invalid(request: Request, exc: Exception) -> Response:
         errors = exc.errors() if isinstance(exc, RequestValidationError) else ()
+        # loc[0] is "query" or "body", which says nothing to a client
         text = "; ".join(f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in errors)
         return answer(request, 422, "Invalid", text)
 
@@ -98,6 +100,7 @@ def status_of(exc: Exception) -> int:
             return STATUS[kind]
         if kind in EXIT_CODES:
             return BY_EXIT_CODE[EXIT_CODES[kind]]
+    # no error that a user can act on: it stays a bug
     raise exc
 
 
