@@ -26,6 +26,7 @@ def build(job: EvaluationJob, progress: Progress) -> None:
     """Writes scores.json (every metric with its interval) and samples.jsonl (one record per sequence)."""
     directory, baseline = job.inputs["engine"], job.inputs["baseline"]
     about = json.loads((directory / "engine.json").read_text())
+    # before the engine is loaded: a damaged baseline fails at once
     begin = json.loads((baseline / "scores.json").read_text())["sequences_begin_with"]
     with runner_of(directory).load(directory) as engine:
         facts = {"sequences_begin_with": begin, **proven_twin(engine, about), **build_of(directory)}
@@ -72,11 +73,13 @@ def score(engine: LoadedEngine, tokens: np.ndarray, ids: np.ndarray, progress: P
     whole = torch.from_numpy(tokens).long()
     parts = []
     progress(0, tokens.size, "tokens")
+    # inputs, their next tokens and the baseline's likeliest: the last token has no next one
     asked = (whole[:, :-1].contiguous(), whole[:, 1:].contiguous(), torch.from_numpy(ids).long())
     for part in engine.score(*asked):
         parts.append([each.numpy() for each in (part.targets, part.indices, part.top1)])
         done = sum(len(arrays[0]) for arrays in parts)
         progress(done * length, sequences * length, "tokens")
+    # parts come in the order of the sequences, as the baseline has them
     return Candidate(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -86,6 +89,7 @@ def scores(sample_records: Sequence[Record], baseline: Baseline) -> dict[str, An
     `kl` is a lower bound, see `divergence.token_kl`; the mean tail mass says how much it may leave out.
     """
     metrics = {
+        # JSON has no NaN; samples.jsonl keeps it, and the gate reads that file
         name: {end: value if math.isfinite(value) else None for end, value in asdict(estimate).items()}
         for name, estimate in estimates(sample_records).items()
     }

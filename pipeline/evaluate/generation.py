@@ -26,10 +26,12 @@ def build(job: GenerationJob, pipe: ProgressPipe) -> None:
     engine, params = job.inputs["engine"], job.params
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
     prompt, date = encode(tokenizer, params.prompt, params.date if params.chat else None)
+    # an id beyond the model's table has no row there
     require_known(tokenizer, prompt, json.loads((engine / "engine.json").read_text())["vocab_size"])
     stream = Stream(tokenizer, pipe)
     stopping = stops(tokenizer, engine / "tokenizer")
     sampling = Sampling(params.temperature, params.seed, tuple(stopping))
+    # everything above refuses before the engine is loaded, which takes the longest
     with runner_of(engine).load(engine) as loaded:
         started = time.perf_counter()
         (tokens,) = loaded.generate([prompt], params.max_new_tokens, sampling, stream.hear)
@@ -65,12 +67,14 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
             f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "
             "template and build again"
         ) from None
+    # the template writes special tokens itself; BOS twice would be another prompt
     ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise SourceError(
             "the template makes no tokens of the prompt; generate without --chat, or repair the model's "
             "template and build again"
         )
+    # the date is part of the result only where the prompt held it
     return list(ids), chat_on if rendered.dated else None
 
 
@@ -83,6 +87,7 @@ def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> Non
 def stops(tokenizer: Any, directory: Path) -> list[int]:
     """Tokens that end a text: the checkpoint's own list, else the tokenizer's end-of-sequence token."""
     tokens = ends(directory)
+    # an empty list is the checkpoint's word too: then nothing ends a text
     if tokens is None:
         tokens = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     return tokens
@@ -102,9 +107,11 @@ class Stream:
         (token,) = step
         if token is None:
             return
+        # before decoding, whose time is not the engine's
         self.times.append(time.perf_counter())
         self.tokens.append(token)
         text = self.text()
+        # a character may take several tokens; until the last one the decoder ends in this mark
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             self.send(text)
 
@@ -114,10 +121,12 @@ class Stream:
 
     def text(self) -> str:
         """All text so far."""
+        # all tokens every time: a token's text may depend on the one before it
         return str(self.tokenizer.decode(self.tokens, skip_special_tokens=True))
 
     def send(self, text: str) -> None:
         """Sends the part of `text` that was not sent."""
+        # a special token is skipped and adds no text
         if len(text) > self.sent_chars:
             self.pipe.text(text[self.sent_chars :])
             self.sent_chars = len(text)

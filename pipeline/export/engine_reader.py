@@ -22,6 +22,7 @@ def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
             f"{directory}: its description lacks {exc}; it was built by another version, build its "
             "recipe again"
         ) from None
+    # of the version, not of the engine: a draft inside has neither
     return replace(deployment, checkpoint=_find_checkpoint(record, store), measured=_read_measured(record))
 
 
@@ -42,15 +43,18 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         kv_cache=said["kv_cache"],
         tp=said["tp"],
         pp=said["pp"],
+        # an engine that states no ep has none
         ep=said.get("ep", 1),
         max_batch_size=said["max_batch_size"],
         max_seq_len=said["max_seq_len"],
         versions={name: str(value) for name, value in said["toolchain"].items()},
+        # the host that the version records stands in for an engine that names no GPU
         gpu=said.get("gpu") or _find_gpu(record),
         sm=said.get("sm"),
         memory_bytes_per_rank=tuple(said.get("memory_bytes_per_rank", ())),
         limits=served.limits,
         llm_options=served.llm_options,
+        # a draft is an engine of its own, with limits of its own
         draft=read_engine(served.draft, record) if served.draft is not None else None,
     )
     _check(deployment, served.stated)
@@ -77,12 +81,14 @@ def _differs(name: str, registered: int, engine_value: int) -> bool:
 
 
 def _find_gpu(record: VersionRecord) -> str | None:
+    # the first stands for all: hosts with GPUs of several kinds are not told apart here
     return next((gpu["name"] for gpu in record.facts.get("gpus", [])), None)
 
 
 def _find_checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     """The quantized checkpoint of the version's lineage, or the source of an unquantized version."""
     key = record.lineage.get("quantized_checkpoint")
+    # a quantized version without its checkpoint must not be served from its source
     if key is None and record.facts.get("format") == "none":
         key = record.lineage.get("source")
     if key is None or not store.has(key):
@@ -114,5 +120,6 @@ def _read_measured(record: VersionRecord) -> tuple[Measured, ...]:
             itl_ms_p95=row.get("itl_ms_p95"),
         )
         for batch, row in sorted(rows.items())
+        # a metric of a user may also be named `something@8`
         if "tokens_per_s" in row
     )

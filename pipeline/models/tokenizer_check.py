@@ -50,11 +50,13 @@ class Tokens:
 
 def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     """Reads a directory's tokenizer whole; a SourceError lists everything that is wrong with its files."""
+    # descriptions first: the readers below take the types of their fields for granted
     problems, table = list(descriptions(directory)), dict[str, int]()
     try:
         if (directory / "tokenizer.json").exists():
             path = directory / "tokenizer.json"
             document = _read_object(path)
+            # read even after a problem: the tokenizer's own faults are reported with it
             table = _read_serialized(path, document, vocab_size)
             if not problems:
                 problems += _check_class(directory, document)
@@ -69,7 +71,9 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     if problems:
         raise SourceError("\n  ".join(problems))
     table = _add_missing_tokens(directory, table)
+    # once more over the whole table: files beside may add ids that tokenizer.json has not
     _require_dense(directory, table, vocab_size)
+    # by id, so that notes list the first of them
     beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
     return Tokens({text: number for number, text in beyond})
 
@@ -99,11 +103,13 @@ def tokenizer_names(directory: Path) -> list[str]:
 
 def missing_package(names: list[str]) -> str:
     """What this host lacks to read the tokenizer of a checkpoint with these files; empty where nothing."""
+    # tokenizer.json comes first, and needs nothing but the tokenizers library
     if "tokenizer.json" in names or "tokenizer.model" not in names:
         return ""
     try:
         import_module("sentencepiece.sentencepiece_model_pb2")
     except ImportError as exc:
+        # sentencepiece's module imports protobuf, whose package is called google
         package = "protobuf" if str(exc.name).startswith("google") else "sentencepiece"
         return f"tokenizer.model is read by sentencepiece, and {package} is not installed; install it"
     except Exception as exc:  # noqa: BLE001 protobuf's own error, of a module that may not be there
@@ -143,6 +149,7 @@ def _list_special_tokens(directory: Path) -> Iterator[str]:
         config |= _read_object(path)
     for name, value in config.items():
         items = [value] if name.endswith("_token") else []
+        # lists of tokens, or an object of name -> token
         if name in ("additional_special_tokens", "extra_special_tokens"):
             items = list(value.values() if isinstance(value, dict) else value or [])
         for item in items:
@@ -164,6 +171,7 @@ def _read_class(directory: Path) -> str:
 def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
+    # before the library has the file: beyond some limits it aborts the process
     if wrong := list(excesses(document, vocab_size)):
         raise SourceError("\n  ".join(f"{path}: {problem}; get the file again" for problem in wrong))
     data = _read_bytes(path)
@@ -178,6 +186,7 @@ def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -
         whole, bare = (tokenizer.encode("a", add_special_tokens=special).ids for special in (True, False))
         table = dict(tokenizer.get_vocab())
     except BaseException as exc:
+        # not the file's fault
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
@@ -201,6 +210,7 @@ def _run_trial(path: Path) -> None:
     """
     # posix_spawn with stdin, stdout and stderr on /dev/null: a panic of the library prints a backtrace.
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    # -P: the script's own directory must not come before the library's modules
     command = [sys.executable, "-P", str(TRIAL), str(path)]
     pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -261,12 +271,15 @@ def _read_byte_level(directory: Path) -> dict[str, int]:
     ):
         raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
     try:
+        # not splitlines: a token may hold characters that it would cut at
         lines = _read_bytes(merges).decode().split("\n")
+        # not split(): a token may hold other kinds of white space
         pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if malformed := next((pair for pair in pairs if len(pair) != 2), None):
             raise SourceError(
                 f"{merges}: {shortened(' '.join(malformed))} is no pair of tokens; get the file again"
             )
+        # made only for its refusal of merges that name no token
         BPE(table, pairs)
     except UnicodeDecodeError as exc:
         raise SourceError(f"{merges}: not UTF-8 ({exc}); get the file again") from None
@@ -290,6 +303,7 @@ def _read_pieces(directory: Path) -> dict[str, int]:
         raise SourceError(f"{path}: no SentencePiece model ({exc}); get the file again") from None
     if not table:
         raise SourceError(f"{path}: a SentencePiece model without pieces; get the file again")
+    # numbers of the enum in sentencepiece's schema
     kind = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}[proto.trainer_spec.model_type]
     spaced = proto.normalizer_spec.add_dummy_prefix
     if kind != "BPE" or PIECES.get(class_name) != spaced:

@@ -74,11 +74,13 @@ def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
     else:
         raise DataError(f"{path}: no such data file; check the path in the recipe")
     rows, holds = _quick_check(path, kind, reading)
+    # `rows` is None for a scan that ran out of its budget: then the step is the one that refuses
     if rows is not None and item.samples != "all" and rows < item.samples:
         raise DataError(f"{item.path} has {rows} rows; the recipe asks for {item.samples}")
     digests = [store.digests.digest(file) for file in files]
     return DataFacts(
         source=reading.model_copy(update={"kind": kind, "digests": tuple(digests)}),
+        # resolved here: the step runs later, in a child whose working directory may differ
         files=tuple(file.resolve() for file in files),
         rows=rows,
         holds=holds,
@@ -101,10 +103,13 @@ def _template(base: Path, name: str) -> str:
     """The text of a recipe's template, which goes into what is published; a link may not lead elsewhere."""
     path = base / name
     try:
+        # `../x` may be named: then its own folder is the root, and a link may not lead out of that
         root, below = (base, name) if leads_out(base, name) is None else (path.parent, path.name)
         with os.fdopen(open_inside(root, below), "rb") as file:
+            # asked of the open file: a path that is checked first may be another file when it is opened
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise DataError(f"template: {path}: is no regular file; name a file with a Jinja template")
+            # one byte more than allowed tells too long from just long enough, without reading it all
             data = file.read(TEMPLATE_BYTES + 1)
     except LeadsOut as exc:
         raise DataError(f"template: {exc.strerror}") from None
@@ -115,6 +120,7 @@ def _template(base: Path, name: str) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as exc:
+        # lines count from 1
         line = data.count(b"\n", 0, exc.start) + 1
         raise DataError(f"template: {path}:{line}: not UTF-8 ({exc.reason}); save it as UTF-8") from None
     if not text.strip():
@@ -135,6 +141,7 @@ def _quick_check(path: Path, kind: str, reading: TextSource) -> tuple[int | None
             allowed=reading.bad_rows,
             budget_bytes=SCAN_BYTES,
         )
+        # the first row tells what the source holds; it is asked only whether a chat template is needed
         first = next(scanned.read([0])).content
         holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
         return scanned.rows if scanned.complete else None, holds
@@ -148,8 +155,10 @@ def _require_parquet(path: Path) -> None:
         head, size = file.read(4), file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
         length, tail = int.from_bytes(file.read(4), "little"), file.read()
+        # 12: two marks of 4 bytes and the length between them
         if head != PARQUET or tail != PARQUET or size < 12:
             raise DataError(f"{path}: not a whole Parquet file ({size} bytes); write or get it again")
+        # a length that lies would seek before the start; it is refused below
         file.seek(max(0, size - 8 - length))
         if length > size - 12 or file.read(1) != FOOTER:
             raise DataError(

@@ -108,15 +108,19 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
     models = {"model": loaded.recipe.model} | ({"speculative.draft": draft} if draft else {})
     for number, (place, model) in enumerate(models.items()):
         try:
+            # around this call alone: the collector stays on while data files are scanned
             with _collecting_later():
                 sources[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except (SourceError, FileRefused, OSError) as exc:
+            # model problems come before data problems, as the fields stand in the recipe
             problems.insert(number, f"{place}: {format_error(exc)}")
+    # a model that could not be read is reported already; its templates would repeat it
     problems += _templates(loaded, data, store, whole="model" in sources)
     try:
         heads = _heads(loaded, store)
     except (SourceError, FileRefused, OSError) as exc:
         problems.append(f"speculative.draft: {format_error(exc)}")
+    # raised once, after everything was read: the author sees every mistake in one run
     if problems:
         raise RecipeError(loaded.file, problems)
     return Facts(
@@ -142,6 +146,7 @@ def _collecting_later() -> Iterator[None]:
     try:
         yield
     finally:
+        # also after an error, or the whole process would go on without a collector
         gc.enable()
 
 
@@ -151,6 +156,7 @@ def _templates(
     """What is wrong with the chat templates; `whole`: the model could be read, so its own can be too."""
     path = loaded.recipe.model.path
     model = resolved(loaded.base / path) if path is not None and whole else None
+    # no tokenizer is expected there, so a missing template is no mistake
     if model is not None and holds_config_only(model):
         model = None
     sources = {place: (item, data[item]) for place, item in data_items(loaded.recipe) if item in data}
@@ -168,6 +174,7 @@ def _heads(loaded: Loaded, store: LocalStore) -> Heads | None:
 def choose_toolchain(recipe: Recipe, store: LocalStore) -> Choice:
     """The toolchain of the recipe's backend; neither one nor a problem for a backend that uses none."""
     name = recipe.engine.backend
+    # an unknown backend is refused elsewhere, with the names that exist
     if name not in engines.names() or not engines.backend(name).uses_toolchain:
         return Choice()
     return choose(discover(store.root, os.environ), recipe.engine.toolchain)
@@ -205,12 +212,14 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
     if model.path is not None:
         directory = resolved(base / model.path)
         require_directory(directory)
+        # before anything in it is opened: a link that leads out must not be followed
         require_inside(directory)
         if holds_config_only(directory):
             return _config_only(directory, model.path)
         ends(directory)  # read where text is generated, and refused here
         source = _source(
             open_checkpoint(directory),
+            # the store remembers digests of unchanged files: a second plan does not hash the weights again
             SourceParams(digest=local_digest(directory, store.digests.digest)),
             SourcePlaces(path=directory),
             (str(directory), [path.name for path in directory.iterdir()]),
@@ -218,9 +227,11 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         require_texts(directory)
         tokens = _tokens(directory, source.shape.vocab_size, store)
         source = replace(source, missing=tokens.missing, beyond=tokens.beyond)
+        # read only for a pair of models: it costs a pass over tokenizer.json
         return replace(source, vocabulary=vocabulary(directory)) if compared else source
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = SourceParams(repo=model.repo, revision=model.revision)
+    # cache and endpoint are places: the same commit from a mirror has the same key
     places = SourcePlaces(cache=remote.cache, endpoint=remote.endpoint)
     checkpoint = remote_checkpoint(remote)
     names = listed(remote)
@@ -232,13 +243,16 @@ def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
     """What a local tokenizer holds; files that were read once are not read again, which takes a second."""
     names = [*tokenizer_names(directory), "config.json"]  # by its model_type transformers chooses the class
     files = {name: store.digests.digest(directory / name) for name in names}
+    # before recall: what is remembered must not hide that a package is gone
     if missing := missing_package(list(files)):
         return Tokens({}, missing)
     memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
+    # an empty answer counts, so the test is against None
     remembered = memory.recall(key)
     if remembered is not None:
         return Tokens({text: int(number) for text, number in remembered.items()})
     tokens = read_tokens(directory, vocab_size)
+    # Memory stores strings only; nothing to watch, for the key holds the digests
     memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
     return tokens
 
@@ -249,7 +263,9 @@ def _config_only(directory: Path, named: str) -> Source:
     shape = read_shape(config, directory)
     return Source(
         shape=shape,
+        # no file to measure: the size that one rank would have, unquantized
         weight_bytes=sum(rank_bytes(shape, Precision.parse("none"), 1, 1)),
+        # its own field: this digest may never equal one of a directory with weights
         params=SourceParams(config=digest.of_file(directory / "config.json")),
         places=SourcePlaces(path=directory),
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",
@@ -283,4 +299,5 @@ def _bytes(checkpoint: Checkpoint, cast: Collection[str], dtype: str) -> int:
     stored = sum(entry.nbytes for entry in checkpoint.entries.values())
     cast_entries = [entry for name, entry in checkpoint.entries.items() if name in cast]
     more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in cast_entries)
+    # never less than stored: the copy holds them as they are, before any cast
     return stored + max(0, more)

@@ -56,6 +56,7 @@ def probe() -> Host:
     return Host(
         gpus=_gpus(shutil.which("nvidia-smi")),
         cpu=_isa(),
+        # the cores that this process may use; the machine may have more
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=psutil.virtual_memory().total,
         tools={**_packages(), **_compiler(), "python": platform.python_version()},
@@ -73,6 +74,7 @@ def _packages() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
         try:
+            # from the metadata: asking the package itself would import it
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
@@ -95,6 +97,7 @@ def _isa() -> str:
         flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
     except OSError:
         return platform.machine()
+    # widest first: the first that the CPU has counts
     vector_sets = ("amx_tile", "avx512_bf16", "avx512f", "avx2")
     return next((name for name in vector_sets if name in flags), platform.machine())
 
@@ -105,7 +108,9 @@ def _gpus(program: str | None) -> tuple[Gpu, ...]:
         return ()
     query = "--query-gpu=name,compute_cap,memory.total,driver_version"
     text = process.capture([program, query, "--format=csv,noheader,nounits"]) or ""
+    # a line without four cells is no row of the table, but may be a message
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") == 3]
+    # memory.total is in MiB; rounded, as a product of floats may lie just below the whole number
     return tuple(Gpu(n, round(float(cap) * 10), int(mib) << 20, driver) for n, cap, mib, driver in rows)
 
 
@@ -129,13 +134,16 @@ DOWNLOADING = ("source", "dataset")
 
 def child_env(kind: str) -> dict[str, str]:
     """The environment of a step's child: ours by name, and the hub's offline switches unless it downloads."""
+    # a token must not reach a child that needs none
     names = (*PASSED_ON, *NETWORK) if kind in DOWNLOADING else PASSED_ON
     env = {name: os.environ[name] for name in names if name in os.environ}
     offline = {} if kind in DOWNLOADING else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return {
         **env,
         **offline,
+        # ours alone: the user's own entries could put other modules first
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        # a killed child's last lines are in the log, not in a buffer
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -147,5 +155,6 @@ def service_env() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     return {
         **os.environ,
+        # ours first; unlike a step's child, a service keeps the user's own entries
         "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }

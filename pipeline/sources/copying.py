@@ -36,6 +36,7 @@ def place(path: Path, target: Path) -> None:
 
 def require_room(directory: Path, nbytes: int) -> None:
     """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
+    # asked before the first byte: a disk that fills up in the middle fails other steps too
     if nbytes > disk.free_bytes(directory):
         copy_name, instead = "the copy of the checkpoint", "use another --store"
         raise StoreUnusable(
@@ -50,11 +51,13 @@ def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | N
     """
     with open_regular(source, root) as reader, target.open("wb") as writer:
         before, done = os.fstat(reader.fileno()), 0
+        # offsets are explicit, so a call that fails half-way can go on by the other road
         while count := _copy_next(reader.fileno(), writer.fileno(), done):
             done += count
             tick(count)
         # Size and mtime of the open file: a path could by now name another one.
         after = os.fstat(reader.fileno())
+    # bytes copied against the final size: a file that grew and kept its time is caught too
     if (done, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise SourceError(
             f"{source}: {before.st_size} bytes at the start, {after.st_size} at the end, {done} copied; "
@@ -70,6 +73,7 @@ def _copy_next(reader: int, writer: int, offset: int) -> int:
         except OSError as exc:
             if exc.errno not in UNSUPPORTED:
                 raise
+    # pwrite may write less than it is given; its count says where the next call goes on
     return os.pwrite(writer, os.pread(reader, COPY_BYTES, offset), offset)
 
 

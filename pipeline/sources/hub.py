@@ -77,6 +77,7 @@ class Patience:
         """Calls once; what may pass is waited out and gives None, anything else is a SourceError."""
         try:
             return call()
+        # the type's name only: the text of such an error may hold a signed address
         except httpx.RequestError as exc:
             self.wait(f"connection failed ({type(exc).__name__})")
         except HfHubHTTPError as exc:
@@ -99,6 +100,7 @@ class Patience:
 
     def wait(self, why: str, seconds: float | None = None) -> None:
         """Counts a failure and waits; too many in a row, or too long a wait, is a SourceError."""
+        # failures in a row: a download that gets new bytes sets them back to 0
         self.failures += 1
         if self.failures >= self.limit:
             raise SourceError(
@@ -121,6 +123,7 @@ def _read_requested_wait(response: httpx.Response) -> float | None:
 
 def _describe_refusal(where: str, exc: HfHubHTTPError) -> SourceError:
     status = exc.response.status_code
+    # before the status: terms that must be accepted have a remedy of their own
     if isinstance(exc, GatedRepoError):
         return SourceError(
             f"{where}: access is gated; accept the terms on its page and log in with `hf auth login`"
@@ -144,17 +147,21 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
     info = Patience(remote.where, attempts).until_done(
         lambda: ask(remote.repo, revision=remote.revision, files_metadata=True, timeout=30)
     )
+    # everything in the cache and the key rests on the commit that was asked for
     if info.sha != remote.revision:
         raise SourceError(
             f"{remote.where}: commit {remote.revision} expected, {info.sha} answered; check revision"
         )
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    # a dataset's files are chosen later, by the recipe
     names = check_names(siblings, remote.where) if remote.kind == "model" else sorted(siblings)
     files = []
     for name in names:
+        # names come from the hub and become paths in the cache
         if name.startswith("/") or ".." in name.split("/"):
             raise SourceError(f"{remote.where}: {name!r} is listed, which leads out of the repository")
         size, lfs, blob = siblings[name].size, siblings[name].lfs, siblings[name].blob_id
+        # refused now: after the download there would be nothing to compare with
         if size is None or (lfs is None and blob is None):
             raise SourceError(
                 f"{remote.where}: {name} is listed without size and digest; it cannot be verified"
@@ -164,6 +171,7 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
     if remote.kind == "model":
         require_sizes(f"{remote.where}: ", {file.name: file.size for file in files})
+    # before the listing, whose presence says that all is there
     _write_file(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
     _write_file(saved, json.dumps([asdict(file) for file in files]).encode())
     return files
@@ -173,6 +181,7 @@ def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
+    # a temporary name first: another process never reads half a listing
     Path(file.name).rename(path)
 
 
@@ -181,6 +190,7 @@ def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> It
     """Opens a file of the commit, from byte `start` to `end`, both included; the answer may hold more."""
     # `identity`: with compression, byte ranges and sizes would count compressed bytes.
     headers = build_hf_headers(library_name="enginery") | {"accept-encoding": "identity"}
+    # without a range the whole file is asked for, also of servers that know no ranges
     if start or end is not None:
         headers["range"] = f"bytes={start}-{'' if end is None else end}"
     url = hf_hub_url(
@@ -214,10 +224,13 @@ def fetch_headers(remote: Remote, directory: Path) -> None:
     """Makes `directory`: `config.json`, the index, weight files with headers and a hole for the rest."""
     names = ("config.json", INDEX)
     files = [f for f in listing(remote, PLAN_ATTEMPTS) if f.name in names or f.name.endswith(".safetensors")]
+    # in the same directory: a rename works only within one file system
     draft = Path(tempfile.mkdtemp(dir=remote.directory))
     try:
         with ThreadPoolExecutor(HEADER_STREAMS) as pool:
+            # `list` waits, and raises what a thread raised
             list(pool.map(lambda file: _fetch_header(remote, file, draft / file.name), files))
+        # without the mark, the hole would be read as weights of zeros
         (draft / HEADERS_ONLY).touch()
         # One rename publishes the directory complete; a concurrent plan may have published it first.
         draft.rename(directory)
@@ -236,14 +249,18 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
                 f"{remote.where}: {file.name} has {file.size} bytes; at most {MODEL.nbytes} are read"
             )
         target.write_bytes(patience.until_done(lambda: read(remote, file.name, file.size)))
+        # a whole file, so it can be verified; a header alone has no digest
         if (received := digest(target, file.digest)) != file.digest:
             raise mismatch(remote, file, received)
         return
     prefix = patience.until_done(lambda: read(remote, file.name, min(file.size, PREFIX_BYTES)))
+    # the file's first bytes say how long its header is
     end = header_end(prefix)
+    # a longer header is not fetched: whoever opens the file refuses it, with the reason
     if len(prefix) < end <= min(file.size, MAX_HEADER_BYTES):
         prefix = patience.until_done(lambda: read(remote, file.name, end))
     target.write_bytes(prefix[:end])
+    # lengthens the file without writing: offsets in the header must lie within its size
     os.truncate(target, file.size)
 
 
@@ -254,8 +271,10 @@ def read(remote: Remote, name: str, count: int) -> bytes:
         with get(remote, name, 0, count - 1) as response:
             for piece in response.iter_bytes():
                 data += piece
+                # a server that ignores the range sends the whole file
                 if len(data) >= count:
                     break
         if len(data) < count:
+            # a type that `Patience` takes for a failed attempt
             raise httpx.ReadError(f"{len(data)} of {count} bytes")
     return data[:count]

@@ -54,6 +54,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     file and the index: the order in which checkpoints are opened.
     """
     names_there = set(names)
+    # a folder may hold another model, say a draft or an ONNX export
     top = {name for name in names_there if "/" not in name}
     tensors = {name for name in top if name.endswith(".safetensors")}
     if "model.safetensors" in tensors:
@@ -71,9 +72,11 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
     candidates = sorted(names)
     chosen = wanted(candidates)
     nested = sum("/" in name for name in chosen)
+    # only templates lie in a folder: everything else that is wanted is at the top
     if nested > MAX_TEMPLATES:
         raise SourceError(f"{where}: {nested} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
     try:
+        # names must be valid in a manifest too; refused before anything is downloaded
         manifest.check_names(chosen)
     except ValueError as exc:
         raise SourceError(f"{where}: {exc}") from None
@@ -86,6 +89,7 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
             f"{where}: {content}; only safetensors files are read, because a pickle can run any code: "
             "convert the weights to safetensors"
         )
+    # vocab.json without merges.txt is no tokenizer
     if not any(set(files) <= set(chosen) for files in TOKENIZERS):
         choices = ", ".join(" with ".join(files) for files in TOKENIZERS)
         raise SourceError(f"{where}: no tokenizer; add one of: {choices}")
@@ -116,10 +120,12 @@ def local_names(path: Path) -> list[str]:
         raise SourceError(
             f"{path}: cannot be listed ({exc.strerror}); model.path must be a readable directory"
         ) from exc
+    # a user may name a directory of our own cache
     if HEADERS_ONLY in names:
         raise SourceError(f"{path}: holds headers without weights, kept for planning; name the model itself")
     chosen = check_names(names, str(path))
     for name in chosen:
+        # follows links: one to nothing is no file either
         if not (path / name).is_file():
             raise SourceError(
                 f"{path / name}: no regular file, or a link to nothing; put the file there or remove the name"
@@ -133,6 +139,7 @@ def holds_config_only(path: Path) -> bool:
         names = [entry.name for entry in path.iterdir()]
     except OSError:  # told, with its reason, where the checkpoint is read
         return False
+    # with pickles the message is another one: convert them, rather than add weights
     weights = [name for name in names if name.endswith((".safetensors", *PICKLES)) or name == INDEX]
     return "config.json" in names and not weights
 
@@ -146,9 +153,11 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
     require_sizes(f"{path}/", {name: (path / name).stat().st_size for name in names})
     for name in names:
         try:
+            # hex digits alone are hashed: callers' functions return them with a prefix or without
             digest_of[name] = digests(path / name).removeprefix("sha256:")
         except OSError as exc:
             raise unreadable(path / name, exc) from exc
+    # names are hashed with the contents: a file under another name is another checkpoint
     return "sha256:" + hashlib.sha256(json.dumps(digest_of, sort_keys=True).encode()).hexdigest()
 
 
@@ -158,6 +167,7 @@ def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
     `where` stands in front of their names.
     """
     limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
+    # later entries win: a template is a tokenizer's file too, with a limit of its own
     limits |= {name: (TEMPLATE_BYTES, "a chat template") for name in sizes if name.endswith(TEMPLATE)}
     limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
     for name, (most, kind) in limits.items():
@@ -173,6 +183,7 @@ def require_json(path: Path) -> None:
             try:
                 read_json(path / name, TOKENIZER)
             except SourceError as exc:
+                # all at once: downloads are repaired together
                 problems.append(str(exc))
     if problems:
         raise SourceError("\n  ".join(problems))
@@ -194,6 +205,7 @@ def require_texts(path: Path) -> None:
 
 def _find_text_problem(data: bytes) -> str:
     """Line and fault of what is no UTF-8 text; empty where it is."""
+    # NUL is valid UTF-8, so decoding alone would let a binary file pass
     at, problem = data.find(b"\0"), "not a text, for it holds a NUL"
     if at < 0:
         try:
@@ -205,6 +217,7 @@ def _find_text_problem(data: bytes) -> str:
 
 def unread(names: Iterable[str], read: Collection[str]) -> list[str]:
     """Says which weights are beside the files that are `read`, the ones that transformers reads too."""
+    # an index beside model.safetensors is not read, and so worth a note
     chosen = read if "model.safetensors" in read else {*read, INDEX}
     spare = sorted(
         name
@@ -253,7 +266,9 @@ class Remote:
     @property
     def directory(self) -> Path:
         """Directory of this commit in the cache; another address of the hub gets another one."""
+        # a mirror may serve other bytes under the same commit
         hub = quote(self.address, safe="") if self.address else "hub"
+        # a model and a dataset may have the same name
         shelf = self.cache / hub if self.kind == "model" else self.cache / hub / ".datasets"
         return shelf / self.repo.replace("/", "--") / self.revision
 
@@ -266,4 +281,5 @@ def listed(remote: Remote) -> list[str]:
 
 def forget(remote: Remote) -> None:
     """Removes a commit's downloads from the cache, once the store has its snapshot; headers stay."""
+    # headers are small, and the next plan of the commit needs them
     shutil.rmtree(remote.directory / "files", ignore_errors=True)

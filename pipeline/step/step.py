@@ -82,6 +82,7 @@ class Step:
     def commit(self) -> str:
         """The commit of the hub that the step downloads; empty for a step that downloads nothing."""
         params = self.params
+        # a checkpoint from a directory has SourceParams too, without a repo
         if not isinstance(params, SourceParams | DatasetParams) or params.repo is None:
             return ""
         return f"{params.repo}@{str(params.revision)[:12]}"
@@ -90,10 +91,12 @@ class Step:
     def origin(self) -> str:
         """The user's name of the checkpoint or dataset that this step copies; empty for any other step."""
         path = self.places.path if isinstance(self.places, SourcePlaces) else None
+        # a hub commit also has places; what its user wrote is the commit
         return self.commit or str(path or "")
 
     def traced(self, origins: Mapping[str, str]) -> "Step":
         """The step with the user's names of the own copies that it makes or reads."""
+        # only of what it touches: a manifest must not name places of other steps
         own = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
         return replace(self, origins=own)
 
@@ -105,6 +108,7 @@ class Step:
     def as_dict(self) -> dict[str, Any]:
         """The JSON that the key hashes: kind, revision, inputs and parameters."""
         return {
+            # the table's row, not the code's place: code may move without a new key
             "kind": self.maker,
             "revision": REVISIONS[self.kind],
             "inputs": dict(self.inputs),

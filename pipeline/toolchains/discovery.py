@@ -40,6 +40,7 @@ def discover(store_root: Path | None, env: Mapping[str, str]) -> tuple[Toolchain
         *(toolchain for toolchain in _find_on_path(env) if Path(toolchain.location) not in declared_bins),
         *declared,
     ]
+    # probes wait for other programs, up to two minutes each: all at once; 0 workers is an error
     with ThreadPoolExecutor(max(1, len(candidates))) as pool:
         return tuple(
             pool.map(
@@ -52,6 +53,7 @@ def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     """The toolchain of that name, or without a name the only one that works; else why there is none."""
     if name is not None:
         return _choose_named(toolchains, name)
+    # several are never chosen among: the choice is in the engine's key
     working = [toolchain for toolchain in toolchains if not toolchain.problem]
     if len(working) == 1:
         return Choice(toolchain=working[0])
@@ -81,6 +83,7 @@ def matching(versions: Mapping[str, str], toolchains: Sequence[Toolchain] | None
     Versions of TensorRT-LLM and TensorRT must be the same to the patch: an engine is refused by any other.
     """
     have = discover(None, os.environ) if toolchains is None else toolchains
+    # what an engine does not state cannot be asked of a toolchain
     names = [name for name in BOUND if versions.get(name)]
     for toolchain in have:
         if not toolchain.problem and all(toolchain.versions.get(name) == versions[name] for name in names):
@@ -101,6 +104,7 @@ def _find_on_path(env: Mapping[str, str]) -> Iterator[Toolchain]:
     program = next(filter(None, (shutil.which(name, path=path) for name in PROGRAMS)), None)
     if program is None:
         return
+    # resolved, to be compared with the declared ones, which are resolved too
     directory = Path(program).resolve().parent
     python = _find_python(Path(program), path)
     yield Toolchain(
@@ -114,10 +118,12 @@ def _find_on_path(env: Mapping[str, str]) -> Iterator[Toolchain]:
 def _find_python(program: Path, path: str) -> str | None:
     """The Python that a program's first line names, else the one beside it."""
     with program.open("rb") as file:
+        # bounded: the first line of a binary may be the whole file
         line = file.readline(4096)
     words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
     if words and Path(words[0]).name.startswith("python") and Path(words[0]).is_file():
         return words[0]
+    # `#!/usr/bin/env python3`
     if len(words) > 1 and Path(words[0]).name == "env":
         return shutil.which(words[1], path=path)
     return shutil.which("python3", path=str(program.resolve().parent))
@@ -134,6 +140,7 @@ def _list_declared(env: Mapping[str, str]) -> Iterator[Toolchain]:
 
 
 def _describe_environment(name: str, entry: Declared, file: Path, env: Mapping[str, str]) -> Toolchain:
+    # an absolute right side replaces the left one
     root = file.parent / Path(str(entry.environment)).expanduser()
     programs = _find_outside(root / "bin", env.get("PATH", ""))
     problem = "" if (root / "bin" / "python").exists() else f"{root} has no bin/python; correct {file}"
@@ -149,6 +156,7 @@ def _describe_environment(name: str, entry: Declared, file: Path, env: Mapping[s
 
 def _describe_container(name: str, entry: Declared, file: Path) -> Toolchain:
     image = str(entry.image)
+    # a `.sif` or `.sqsh` file is found beside the declaring file; a reference names none
     if (file.parent / image).is_file():
         image = str(file.parent / image)
     return Toolchain(

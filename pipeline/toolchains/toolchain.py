@@ -49,9 +49,11 @@ class Toolchain:
 
     def program(self, name: str) -> str:
         """What another program of the toolchain has to call to start this one."""
+        # first: it holds what is not in the toolchain's own directory
         if name in self.programs:
             return self.programs[name]
         if self.kind == "container":
+            # a bare name: the image's own PATH finds it
             return containers.PROGRAMS.get(name, name)
         directory = Path(self.location)
         return str((directory / "bin" if self.kind == "environment" else directory) / name)

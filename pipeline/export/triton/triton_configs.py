@@ -28,6 +28,7 @@ def to_text(config: ModelConfig) -> str:
 
 def llm(values: Values, dialect: Dialect) -> ModelConfig:
     """`tensorrt_llm`: the engine, in the C++ backend."""
+    # the name is an argument: the draft's engine is a second model of the same kind
     config = _create_model(values.name, "tensorrtllm", values.max_batch_size)
     config.model_transaction_policy.decoupled = values.decoupled
     config.dynamic_batching.preferred_batch_size.append(values.max_batch_size)
@@ -69,6 +70,7 @@ def preprocessing(values: Values, dialect: Dialect) -> ModelConfig:
 def postprocessing(values: Values, dialect: Dialect) -> ModelConfig:
     """`postprocessing`: tokens to text; its model.py belongs to NVIDIA's container."""
     config = _create_model(POSTPROCESSING, "python", values.max_batch_size)
+    # an empty message is not written unless it is marked as set; its presence turns batching on
     config.dynamic_batching.SetInParent()
     _add_tensors(
         config,
@@ -93,6 +95,7 @@ def bls(values: Values, dialect: Dialect, *, draft: bool) -> ModelConfig:
     inputs = dialect.rows(triton_tensors.TEXT_INPUTS, triton_tensors.SAMPLING, triton_tensors.DRAFT_INPUTS)
     outputs = dialect.rows(triton_tensors.TEXT_OUTPUTS, triton_tensors.ANSWERS, triton_tensors.STATISTICS)
     _add_tensors(config, inputs, outputs)
+    # an instance is busy with one request at a time: fewer would leave the batch unfilled
     _add_instances(config, values.settings.bls_instances or values.max_batch_size)
     names = {
         "tensorrt_llm_model_name": LLM,
@@ -105,6 +108,7 @@ def bls(values: Values, dialect: Dialect, *, draft: bool) -> ModelConfig:
 def ensemble(values: Values, dialect: Dialect) -> ModelConfig:
     """`ensemble`: the chain of the other models, which Triton runs itself."""
     config = _create_model(ENSEMBLE, "", values.max_batch_size)
+    # an ensemble has a platform instead of a backend
     config.platform = "ensemble"
     _add_tensors(
         config,
@@ -112,6 +116,7 @@ def ensemble(values: Values, dialect: Dialect) -> ModelConfig:
         dialect.rows(triton_tensors.TEXT_OUTPUTS, triton_tensors.ANSWERS),
     )
     for name, inputs, outputs in _list_steps(dialect):
+        # -1: the latest version
         step = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
         step.input_map.update(inputs)
         step.output_map.update(outputs)
@@ -132,6 +137,7 @@ def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, s
         "stop_words_list": "STOP_WORDS_IDS", "embedding_bias": "EMBEDDING_BIAS",
         "end_id": "OUT_END_ID", "pad_id": "OUT_PAD_ID",
     }  # fmt: skip
+    # equal on both sides; the four below have another name in the engine's model
     passed = {tensor.name: tensor.name for tensor in dialect.rows(triton_tensors.SAMPLING)}
     passed |= {
         "runtime_top_k": "top_k",
@@ -141,6 +147,7 @@ def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, s
     }
     answers = [tensor.name for tensor in dialect.rows(triton_tensors.ANSWERS)]
     return [
+        # outputs for vision models are mapped nowhere: they are never produced for text
         (PREPROCESSING, before, {name: f"_{name}" for name in tokens.values()}),
         (
             LLM,
@@ -158,6 +165,7 @@ def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, s
 def llmapi() -> ModelConfig:
     """`tensorrt_llm` of the LLM-API variant: batch size and decoupled mode stand in model.yaml."""
     config = _create_model(LLM, "python", None)
+    # neither matters here: these tables have no @ names and no logits
     dialect = triton_tensors.dialect((1, 0), "float32")
     _add_tensors(
         config, dialect.rows(triton_tensors.LLMAPI_INPUTS), dialect.rows(triton_tensors.LLMAPI_OUTPUTS)
@@ -183,6 +191,7 @@ def _add_tensors(config: ModelConfig, inputs: Iterable[Tensor], outputs: Iterabl
             allow_ragged_batch=tensor.ragged,
         )
         if tensor.scalar:
+            # an empty shape: the dimension of 1 is taken away before the model sees it
             added.reshape.SetInParent()
     for tensor in outputs:
         config.output.add(

@@ -58,6 +58,7 @@ def _read_rope(
 ) -> Rotary:
     """Reads theta and scaling of a block; the architecture knows `longrope` and no other."""
     rotary.require_whole(config, name, block)
+    # require_whole takes a null for left out; here it is not
     if block.get("partial_rotary_factor", config.given.get("partial_rotary_factor", 1)) is None:
         config.refuse("partial_rotary_factor is null; give it a value or leave it out")
     theta, rope_type = rotary.theta(config, name, block), rotary.kind(config, name, block, LONGROPE)
@@ -75,7 +76,9 @@ def _read_rope(
             f"it there, and it must be the {original} that stands beside the block"
         )
     else:
+        # stated twice: in the block and beside it
         rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", block.get(ORIGINAL)))
+    # the usual factor is how many times the context was extended
     _require_default_factors(config, name, block, decoder["max_position_embeddings"] / original)
     # Rotary embeddings turn channels in pairs, so there is one factor per pair.
     pairs = decoder["head_dim"] // 2
