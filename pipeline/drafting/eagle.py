@@ -30,7 +30,6 @@ def tree(max_draft_len: int) -> tuple[Path, ...]:
 
 def depth(paths: Iterable[Path]) -> int:
     """Levels of a tree: TensorRT-LLM wants one copy of the net for each."""
-    # a path's length is its level, for the root is the empty path
     return max(len(path) for path in paths)
 
 

@@ -64,7 +64,6 @@ def open_heads(directory: Path) -> Checkpoint:
     if problem := links.describe_links(directory, ["config.json", *WEIGHTS, *_list_papers(directory)]):
         raise SourceError(problem)
     config = read_config(directory)
-    # the order of WEIGHTS decides where both are there
     file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
     if file is not None:
         return Checkpoint(directory, config, read_header(file))
@@ -84,7 +83,6 @@ def kinds(heads: Checkpoint) -> dict[str, Kind]:
 def differences(expected: Mapping[str, Kind], present: Mapping[str, Kind]) -> list[str]:
     """Says of every tensor that is missing, too many, or of another type or shape."""
     problems = []
-    # sorted over both, so that messages do not depend on the order in the file
     for name in sorted({**expected, **present}):
         if name not in present:
             problems.append(f"{name} is missing")

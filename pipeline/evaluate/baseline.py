@@ -97,7 +97,6 @@ def score(model: Any, tokens: np.ndarray, top_k: int, progress: Progress) -> Bas
     """
     vocab, (num, length) = model.config.vocab_size, tokens.shape
     parts = []
-    # 4: bytes of a float32 logit
     for start, batch in _batches(tokens, max(1, LOGIT_BYTES // (length * vocab * 4))):
         parts.append(_score_batch(model, torch.from_numpy(batch).long(), min(top_k, vocab)))
         # asked per batch: a broken checkpoint is refused at its first bad sequences
@@ -160,5 +159,4 @@ def report(rows: TokenRows, packed: Packed, baseline: Baseline, model: Any) -> d
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
-    # a NaN would be no JSON; `score` has refused it by now
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -68,7 +68,6 @@ def tail_mass(top_logprob: Floats) -> Floats:
 def records(baseline: Baseline, candidate: Candidate) -> list[Record]:
     """One record per sequence: sums of both negative log likelihoods and the KL, and the top-1 agreements."""
     kl = token_kl(baseline.top_logprob, candidate.top_logprob).sum(-1)
-    # top_ids are sorted best first, so column 0 is the baseline's own choice
     agreed = (candidate.best_ids == baseline.top_ids[..., 0]).sum(-1)
     baseline_nll = -baseline.target_logprob.astype(np.float64).sum(-1)
     engine_nll = -candidate.target_logprob.astype(np.float64).sum(-1)

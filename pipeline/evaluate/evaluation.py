@@ -73,13 +73,11 @@ def score(engine: LoadedEngine, tokens: np.ndarray, ids: np.ndarray, progress: P
     whole = torch.from_numpy(tokens).long()
     parts = []
     progress(0, tokens.size, "tokens")
-    # inputs, their next tokens and the baseline's likeliest: the last token has no next one
     asked = (whole[:, :-1].contiguous(), whole[:, 1:].contiguous(), torch.from_numpy(ids).long())
     for part in engine.score(*asked):
         parts.append([each.numpy() for each in (part.targets, part.indices, part.top1)])
         done = sum(len(arrays[0]) for arrays in parts)
         progress(done * length, sequences * length, "tokens")
-    # parts come in the order of the sequences, as the baseline has them
     return Candidate(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 

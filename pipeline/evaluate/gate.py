@@ -173,7 +173,6 @@ def _tail_probability(num: int) -> float:
     if num < MIN_SAMPLES:
         return 0.0
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    # degrees of freedom
     nu = num - 1
     # Expansion of the t quantile around the normal one: Abramowitz and Stegun, 26.7.5.
     t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
@@ -186,7 +185,6 @@ def _interval(value: float, resampled: Array, tail: float) -> Estimate:
     # one infinite draw is enough: quantiles of the rest would look sound
     if not (math.isfinite(value) and np.isfinite(resampled).all()):
         return Estimate(value, math.nan, math.nan)
-    # with a tail of 0 these are the extremes: too few samples, and no PASS follows from them
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Estimate(value, min(float(low), value), max(float(high), value))
 
@@ -293,11 +291,9 @@ def _check(metric: str, estimate: Estimate, limit: float, *, samples: int, broke
     # first: comparisons with NaN are all False, and would come out as INCONCLUSIVE
     if broken or not estimate.finite:
         return check("FAIL", f"{broken} of {samples} samples hold values that are not finite")
-    # before PASS and FAIL: an interval of so few samples decides neither
     if samples < MIN_SAMPLES:
         text = f"{samples} samples are too few for an interval; at least {MIN_SAMPLES} are needed"
         return check("INCONCLUSIVE", text, MIN_SAMPLES - samples)
-    # the limit itself is allowed
     if worst <= sign * limit:
         return check("PASS", "")
     if best > sign * limit:

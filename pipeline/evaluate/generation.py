@@ -26,7 +26,6 @@ def build(job: GenerationJob, pipe: ProgressPipe) -> None:
     engine, params = job.inputs["engine"], job.params
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
     prompt, date = encode(tokenizer, params.prompt, params.date if params.chat else None)
-    # an id beyond the model's table has no row there
     require_known(tokenizer, prompt, json.loads((engine / "engine.json").read_text())["vocab_size"])
     stream = Stream(tokenizer, pipe)
     stopping = stops(tokenizer, engine / "tokenizer")
@@ -74,7 +73,6 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
             "the template makes no tokens of the prompt; generate without --chat, or repair the model's "
             "template and build again"
         )
-    # the date is part of the result only where the prompt held it
     return list(ids), chat_on if rendered.dated else None
 
 
@@ -126,7 +124,6 @@ class Stream:
 
     def send(self, text: str) -> None:
         """Sends the part of `text` that was not sent."""
-        # a special token is skipped and adds no text
         if len(text) > self.sent_chars:
             self.pipe.text(text[self.sent_chars :])
             self.sent_chars = len(text)

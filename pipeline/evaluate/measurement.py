@@ -36,7 +36,6 @@ def within(built: Mapping[str, Any], asked: Timing) -> tuple[Timing, list[int]]:
     prompt_len = min(asked.prompt_len, max(1, room // 2))
     new_tokens = min(asked.new_tokens, room - prompt_len)
     timing = Timing(prompt_len=prompt_len, new_tokens=new_tokens, repeats=asked.repeats)
-    # a set: an engine of batch 1 is timed once
     return timing, sorted({1, built["max_batch_size"]})
 
 
@@ -50,7 +49,6 @@ def measure(
     rows = []
     for done, batch in enumerate(batch_sizes):
         progress(done, len(batch_sizes), "batch sizes")
-        # only FIGURES are kept: what a runner adds is in no comparison
         figures = engine.measure(batch, **how)
         rows.append({"batch_size": batch, **{name: figures[name] for name in FIGURES}})
     progress(len(rows), len(rows), "batch sizes")

@@ -63,7 +63,6 @@ def throughput_plot(trials: Sequence[Trial], objective: Objective, slo: Slo, pat
 
 def _label(trial: Trial, trials: Sequence[Trial]) -> str:
     """The trial's point without settings that are the same in every trial."""
-    # what all trials share tells none of them apart, and the list is narrow
     same = {name for name in trial.point if all(other.point[name] == trial.point[name] for other in trials)}
     point = {name: value for name, value in trial.point.items() if name not in same} or trial.point
     return Trial(point=point, engine=None, measurement=None).label.replace("options.", "")
@@ -71,7 +70,6 @@ def _label(trial: Trial, trials: Sequence[Trial]) -> str:
 
 def _rows(trial: Trial) -> list[Row]:
     rows = trial.measurement["rows"] if trial.measurement else ()
-    # a product: finite only if both factors are
     finite = (row for row in rows if math.isfinite(row["tokens_per_s"] * row["tokens_per_s_per_user"]))
     return sorted(finite, key=lambda row: row["batch_size"])
 
@@ -83,20 +81,17 @@ def _xy(row: Row) -> tuple[float, float]:
 def _draw_trial(axes: Axes, trial: Trial, slo: Slo, best: Row | None) -> None:
     """One trial's batch sizes as a line of dots, hollow and grey where they miss the SLO."""
     rows = _rows(trial)
-    # the line is grey only where no batch size of the trial serves
     color = GREY if all(misses(row, slo) for row in rows) else GOOD
     axes.plot([_xy(row)[0] for row in rows], [_xy(row)[1] for row in rows], color=color, alpha=0.45, zorder=1)
     for row in rows:
         face, edge = ("white", GREY) if misses(row, slo) else (GOOD, GOOD)
         axes.scatter(*_xy(row), s=46, facecolor=face, edgecolor=edge, linewidth=1.6, zorder=3)
         if row is best:
-            # the ring is drawn below the dot (zorder), and larger
             axes.scatter(*_xy(row), s=230, facecolor="none", edgecolor=BEST, linewidth=2.4, zorder=2)
 
 
 def _throughput_axes(axes: Axes, rows: Sequence[Row], slo: Slo) -> None:
     """Scales, names and the SLO's line."""
-    # room for the numbers beside the outermost points
     axes.margins(0.14)
     for scale, limit, name in (
         (axes.set_xscale, axes.set_xlim, "tokens_per_s_per_user"),
@@ -105,7 +100,6 @@ def _throughput_axes(axes: Axes, rows: Sequence[Row], slo: Slo) -> None:
         if _wide([row[name] for row in rows]):
             scale("log")
         elif rows:
-            # from 0: lengths on a linear axis are compared by eye
             limit(0, 1.14 * max(row[name] for row in rows))
     axes.set_xlabel("output tokens/s per user")
     axes.set_ylabel("output tokens/s, all users")
@@ -230,12 +224,10 @@ def _draw_metric(axes: Axes, metric: str, rows: Sequence[Mapping[str, Any]], lab
         value = NAMES[metric][2].format(row["value"])
         text = axes.annotate(value, (row["value"], y), (0, 8), textcoords="offset points")
         text.set(color=color, fontsize=8.5, ha="center")
-        # the value stays readable over a limit's line
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
     for row in rows:
         if row not in finite:
             note = axes.text(0.5, labels.index(str(row["label"])), "not finite")
-            # x in shares of the axes: there is no value to place it by
             note.set(transform=axes.get_yaxis_transform(), color=BAD, ha="center", va="center")
     _frame_metric(axes, metric, [*ends, *limits], limits)
 

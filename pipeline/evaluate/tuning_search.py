@@ -36,10 +36,8 @@ def points(space: Space, budget: Budget, *, default: Engine, seed: int = 0) -> l
     own = tuple(_own(name, values, default) for name, values in axes.items())
     if math.prod(sizes) <= budget.trials:
         rest = (cell for cell in itertools.product(*map(range, sizes)) if cell != own)
-        # the recipe's own point first: a search that is cut short has measured it
         cells = [own, *rest]
     else:
-        # at least as many as are to be chosen
         pool = _pool(sizes, max(POOL, budget.trials), seed)
         cells = _spread(own, pool, sizes, budget.trials)
     return [
@@ -108,7 +106,6 @@ def _distance(left: Cell, right: Cell, sizes: Sequence[int]) -> float:
 
 def apply(engine: Engine, point: Mapping[str, Any]) -> Engine:
     """The engine with a point's settings; raises ValueError for unknown settings and values out of range."""
-    # validated as a whole below: two settings may be allowed only together
     values = engine.model_dump()
     for name, value in point.items():
         option = name.removeprefix(OPTION)
@@ -200,7 +197,6 @@ def choose(trials: Sequence[Trial], objective: Objective, slo: Slo) -> Trial:
     feasible = [(trial, row) for trial in trials if (row := best_row(trial, objective, slo)) is not None]
     if not feasible:
         raise NoFeasiblePoint(_nearest(trials, slo))
-    # min keeps the first of equals
     return min(feasible, key=lambda pair: sign * pair[1][name])[0]
 
 

@@ -43,7 +43,6 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         kv_cache=said["kv_cache"],
         tp=said["tp"],
         pp=said["pp"],
-        # an engine that states no ep has none
         ep=said.get("ep", 1),
         max_batch_size=said["max_batch_size"],
         max_seq_len=said["max_seq_len"],
@@ -54,7 +53,6 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         memory_bytes_per_rank=tuple(said.get("memory_bytes_per_rank", ())),
         limits=served.limits,
         llm_options=served.llm_options,
-        # a draft is an engine of its own, with limits of its own
         draft=read_engine(served.draft, record) if served.draft is not None else None,
     )
     _check(deployment, served.stated)
@@ -81,7 +79,6 @@ def _differs(name: str, registered: int, engine_value: int) -> bool:
 
 
 def _find_gpu(record: VersionRecord) -> str | None:
-    # the first stands for all: hosts with GPUs of several kinds are not told apart here
     return next((gpu["name"] for gpu in record.facts.get("gpus", [])), None)
 
 

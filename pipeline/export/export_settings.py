@@ -67,7 +67,6 @@ Model = TypeVar("Model", bound=Settings)
 
 def parse_settings(model: type[Model], pairs: Iterable[str], **fixed: str) -> Model:
     """The settings that `key=value` pairs spell; ExportRefused with every problem and what is allowed."""
-    # a later pair of the same name wins, as options of a command do
     values: dict[str, object] = dict(fixed)
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -73,7 +73,6 @@ def trees(deployment: Deployment) -> Mapping[str, Path]:
 def environment(deployment: Deployment, settings: Settings) -> str:
     """Shell lines that give the server a copy of the autotuner's cache, which it also writes to."""
     lines, tuning = ["export TRTLLM_NO_USAGE_STATS=1"], deployment.engine / TUNING
-    # sorted: the same export has the same text
     names = sorted(file.name for file in tuning.glob(CACHES))
     if names:
         place = settings.place(TUNING, tuning)

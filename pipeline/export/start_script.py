@@ -64,7 +64,6 @@ def needs_gpus(deployment: Deployment) -> str:
     lines = [
         "gpus=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader) || refuse 'nvidia-smi finds "
         "no GPU'",
-        # one line per GPU
         'count=$(wc -l <<<"$gpus")',
         f'[ "$count" -ge {count} ] || refuse "the engine has {count} ranks; GPUs here: $count"',
     ]

@@ -213,7 +213,6 @@ def dtype(config: Config) -> str:
         return dtype
     stated_dtype = shortened(dtype) if {"dtype", "torch_dtype"} & config.given.keys() else "missing"
     config.refuse(f"dtype is {stated_dtype}; it must be one of {', '.join(DTYPES)}")
-    # any valid value: the problem is recorded, and reading goes on
     return DTYPES[0]
 
 

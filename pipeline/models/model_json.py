@@ -59,7 +59,6 @@ def read_json(path: Path, limits: Limits = MODEL) -> dict[str, Any]:
     Values are as `json` gives them, NaN and infinities included: whoever takes a number checks it.
     """
     with open_regular(path) as file:
-        # one byte more tells that there is more, without asking the file's size, which may change
         data = file.read(limits.nbytes + 1)
     return parse_json(data, str(path), limits)
 
@@ -171,7 +170,6 @@ def _count_depth(data: bytes) -> int:
     """
     quoted = data.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NOT_MARKS).replace(b'""', b"")
     brackets = STRINGS.sub(b"", quoted).translate(None, b'"')
-    # running sum of openings and closings: its highest point is the depth
     return max(accumulate(map(STEPS.__getitem__, brackets)), default=0)
 
 

@@ -141,7 +141,6 @@ def scaling(config: Config, name: str, block: Mapping[str, Any]) -> dict[str, An
         key: _read_number(config, f"{name}.{key}", block[key]) for key in (*NEEDED[rope_type], *optional)
     }
     if "truncate" in block and rope_type == "yarn":
-        # the one field that is no number
         numbers["truncate"] = block["truncate"]
         if type(block["truncate"]) is not bool:
             config.refuse(f"{name}.truncate is {shortened(block['truncate'])}; it must be true or false")

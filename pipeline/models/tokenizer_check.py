@@ -73,7 +73,6 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     table = _add_missing_tokens(directory, table)
     # once more over the whole table: files beside may add ids that tokenizer.json has not
     _require_dense(directory, table, vocab_size)
-    # by id, so that notes list the first of them
     beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
     return Tokens({text: number for number, text in beyond})
 
@@ -103,7 +102,6 @@ def tokenizer_names(directory: Path) -> list[str]:
 
 def missing_package(names: list[str]) -> str:
     """What this host lacks to read the tokenizer of a checkpoint with these files; empty where nothing."""
-    # tokenizer.json comes first, and needs nothing but the tokenizers library
     if "tokenizer.json" in names or "tokenizer.model" not in names:
         return ""
     try:
@@ -149,7 +147,6 @@ def _list_special_tokens(directory: Path) -> Iterator[str]:
         config |= _read_object(path)
     for name, value in config.items():
         items = [value] if name.endswith("_token") else []
-        # lists of tokens, or an object of name -> token
         if name in ("additional_special_tokens", "extra_special_tokens"):
             items = list(value.values() if isinstance(value, dict) else value or [])
         for item in items:
@@ -186,7 +183,6 @@ def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -
         whole, bare = (tokenizer.encode("a", add_special_tokens=special).ids for special in (True, False))
         table = dict(tokenizer.get_vocab())
     except BaseException as exc:
-        # not the file's fault
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
@@ -303,7 +299,6 @@ def _read_pieces(directory: Path) -> dict[str, int]:
         raise SourceError(f"{path}: no SentencePiece model ({exc}); get the file again") from None
     if not table:
         raise SourceError(f"{path}: a SentencePiece model without pieces; get the file again")
-    # numbers of the enum in sentencepiece's schema
     kind = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}[proto.trainer_spec.model_type]
     spaced = proto.normalizer_spec.add_dummy_prefix
     if kind != "BPE" or PIECES.get(class_name) != spaced:

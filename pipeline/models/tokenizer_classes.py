@@ -74,7 +74,6 @@ def _list_kinds(tokenizer: Mapping[str, Any]) -> Iterator[str]:
     """Types of its normalizers and pre-tokenizers."""
     parts = [tokenizer.get("pre_tokenizer"), tokenizer.get("normalizer")]
     while parts:
-        # a stack instead of recursion: sequences may lie in sequences
         part = parts.pop() or {}
         yield str(part.get("type"))
         parts += [*part.get("pretokenizers", ()), *part.get("normalizers", ())]

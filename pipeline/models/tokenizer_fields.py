@@ -81,7 +81,6 @@ def _is_list(value: Any) -> str:
 
 
 def _is_table(value: Any) -> str:
-    # names of JSON are strings, ids too
     whole = isinstance(value, dict) and all(number.isdecimal() for number in value)
     return "" if whole and not any(map(_is_token, value.values())) else "an object of id -> token"
 

@@ -136,7 +136,6 @@ def _check_growth(steps: Mapping[str, list[dict[str, Any]]], added: Any) -> Iter
     contents = (
         item.get("content") for item in _as_list(added) if isinstance(item, dict) and _is_normalized(item)
     )
-    # from above: every token as if each step made it longest
     nbytes = sum(_count_bytes(text) for text in contents) * grown["normalizer"]
     if grown["normalizer"] > 1 and nbytes > NORMALIZED:
         yield (

@@ -22,7 +22,6 @@ def vocabulary(directory: Path) -> str:
     for name in TABLES:
         if (directory / name).is_file():
             return digest.of_json(_read_tokens(directory / name))
-    # last: beside a readable table, its bytes say nothing more
     if (directory / OPAQUE).is_file():
         return hashlib.sha256((directory / OPAQUE).read_bytes()).hexdigest()
     return ""

@@ -48,7 +48,6 @@ def _files(model: Path) -> list[Path]:
 
 
 def _held(model: Path) -> bool:
-    # an empty template is as good as none
     return bool(_files(model) or _configured(model))
 
 

@@ -104,7 +104,6 @@ class CheckpointSteps:
                 device=budget.device,
                 tools=tools(self.facts, "statistics"),
             ),
-            # places, not params: caps change the road, and a key must not depend on them
             places=StatisticsPlaces(memory=budget, every_expert=self._every_expert()),
             what=f"{calibration.statistics}, {batch} x {calibration.seq_len} tokens at once",
             size_bytes=hidden_bytes(calibration, self.facts.source.shape),

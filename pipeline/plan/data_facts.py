@@ -80,7 +80,6 @@ def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
     digests = [store.digests.digest(file) for file in files]
     return DataFacts(
         source=reading.model_copy(update={"kind": kind, "digests": tuple(digests)}),
-        # resolved here: the step runs later, in a child whose working directory may differ
         files=tuple(file.resolve() for file in files),
         rows=rows,
         holds=holds,
@@ -120,7 +119,6 @@ def _template(base: Path, name: str) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as exc:
-        # lines count from 1
         line = data.count(b"\n", 0, exc.start) + 1
         raise DataError(f"template: {path}:{line}: not UTF-8 ({exc.reason}); save it as UTF-8") from None
     if not text.strip():
@@ -141,7 +139,6 @@ def _quick_check(path: Path, kind: str, reading: TextSource) -> tuple[int | None
             allowed=reading.bad_rows,
             budget_bytes=SCAN_BYTES,
         )
-        # the first row tells what the source holds; it is asked only whether a chat template is needed
         first = next(scanned.read([0])).content
         holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
         return scanned.rows if scanned.complete else None, holds

@@ -26,7 +26,6 @@ def sources(items: tuple[Data, ...], facts: Facts) -> tuple[list[TextSource], Te
         if data_facts.hub is None:
             texts.append(data_facts.source)
         else:
-            # numbered by place in the recipe: a source that is named twice still has two roles
             role = f"dataset_{number}"
             texts.append(data_facts.source.model_copy(update={"dataset": role}))
             inputs[role] = dataset(item, facts).key
@@ -86,13 +85,12 @@ def leakage(gate: Gate, facts: Facts, source: Step, tokens: Step) -> Step:
 
     Where the tokenizer has tokens that the model lacks, also that no row which the gate will draw uses one.
     """
-    # role dataset_0: the gate has one source
     (data,), places, inputs = sources((gate.data,), facts)
     # only then can a drawn row use a token that the model has no row for
     draws = bool(facts.source.beyond)
     return Step(
         kind="leakage",
-        # the tokenizer is an input only where rows are drawn: other keys stay free of the model
+        # the tokenizer is read only where rows are drawn
         inputs={"calibration_set": tokens.key, **inputs} | ({"source": source.key} if draws else {}),
         params=LeakageParams(
             gate=data, drawn=Draw(samples=gate.data.samples, seed=GATE_SEED) if draws else None

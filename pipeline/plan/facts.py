@@ -108,7 +108,6 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
     models = {"model": loaded.recipe.model} | ({"speculative.draft": draft} if draft else {})
     for number, (place, model) in enumerate(models.items()):
         try:
-            # around this call alone: the collector stays on while data files are scanned
             with _collecting_later():
                 sources[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except (SourceError, FileRefused, OSError) as exc:
@@ -120,7 +119,6 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
         heads = _heads(loaded, store)
     except (SourceError, FileRefused, OSError) as exc:
         problems.append(f"speculative.draft: {format_error(exc)}")
-    # raised once, after everything was read: the author sees every mistake in one run
     if problems:
         raise RecipeError(loaded.file, problems)
     return Facts(
@@ -156,7 +154,6 @@ def _templates(
     """What is wrong with the chat templates; `whole`: the model could be read, so its own can be too."""
     path = loaded.recipe.model.path
     model = resolved(loaded.base / path) if path is not None and whole else None
-    # no tokenizer is expected there, so a missing template is no mistake
     if model is not None and holds_config_only(model):
         model = None
     sources = {place: (item, data[item]) for place, item in data_items(loaded.recipe) if item in data}
@@ -174,7 +171,6 @@ def _heads(loaded: Loaded, store: LocalStore) -> Heads | None:
 def choose_toolchain(recipe: Recipe, store: LocalStore) -> Choice:
     """The toolchain of the recipe's backend; neither one nor a problem for a backend that uses none."""
     name = recipe.engine.backend
-    # an unknown backend is refused elsewhere, with the names that exist
     if name not in engines.names() or not engines.backend(name).uses_toolchain:
         return Choice()
     return choose(discover(store.root, os.environ), recipe.engine.toolchain)
@@ -227,11 +223,9 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         require_texts(directory)
         tokens = _tokens(directory, source.shape.vocab_size, store)
         source = replace(source, missing=tokens.missing, beyond=tokens.beyond)
-        # read only for a pair of models: it costs a pass over tokenizer.json
         return replace(source, vocabulary=vocabulary(directory)) if compared else source
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = SourceParams(repo=model.repo, revision=model.revision)
-    # cache and endpoint are places: the same commit from a mirror has the same key
     places = SourcePlaces(cache=remote.cache, endpoint=remote.endpoint)
     checkpoint = remote_checkpoint(remote)
     names = listed(remote)
@@ -299,5 +293,4 @@ def _bytes(checkpoint: Checkpoint, cast: Collection[str], dtype: str) -> int:
     stored = sum(entry.nbytes for entry in checkpoint.entries.values())
     cast_entries = [entry for name, entry in checkpoint.entries.items() if name in cast]
     more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in cast_entries)
-    # never less than stored: the copy holds them as they are, before any cast
     return stored + max(0, more)

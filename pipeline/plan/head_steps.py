@@ -16,7 +16,6 @@ from recipes.schema import Recipe, Speculative
 def added(recipe: Recipe, facts: Facts, checkpoint: Step) -> list[Step]:
     """The sharded checkpoint, after the own copy of its heads where the recipe has any."""
     if facts.heads is None or recipe.speculative is None:
-        # the key of a plan without heads has no trace of them
         return [checkpoint]
     mode = recipe.speculative.mode
     heads = source(facts.heads, mode)

@@ -67,7 +67,6 @@ class Plan:
     @property
     def all_steps(self) -> tuple[Step, ...]:
         """The steps and the trials' steps, in the order they run."""
-        # trials come before the engine step, which for a search reads what they made
         cut = next(number for number, step in enumerate(self.steps) if step.kind == "engine")
         trial_steps = [step for trial in self.trials for step in (trial.engine, trial.measurement)]
         return (*self.steps[:cut], *trial_steps, *self.steps[cut:])
@@ -107,7 +106,6 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
     backend = engines.backend(recipe.engine.backend)
     sharded = backend.checkpoint == "sharded_checkpoint"
     precision = stored(recipe.precision) if backend.quantizes_at_build else recipe.precision
-    # as one rank would hold it: the checkpoint before any split
     weights = sum(rank_bytes(facts.source.shape, precision, 1, 1, recipe.kv_cache))
     first = CheckpointSteps(recipe, facts, weights, precision)
     source = first.source()
@@ -133,7 +131,6 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
             names=naming.param(facts.source.shape.architecture, release),
         )
         prepared += head_steps.added(recipe, facts, checkpoint)
-        # what follows reads the checkpoint with heads, where there are any
         checkpoint = prepared[-1]
     return prepared, checkpoint
 
@@ -164,7 +161,6 @@ def _draft_steps(
     if last.kind == "sharded_checkpoint":
         # the key depends on the target too: the same draft beside another model is checked anew
         last = replace(last, inputs={**last.inputs, "target": target.inputs["checkpoint"]})
-    # role is not in the key: it only names the step in messages
     draft_steps = [replace(step, role="draft") for step in (*steps, last)]
     return draft_steps, draft_steps[-1]
 
@@ -198,7 +194,6 @@ def sensitivity(loaded: Loaded, facts: Facts) -> tuple[Step, ...]:
 
     The recipe's format is in no key: all formats are measured at once.
     """
-    # 0 bytes: nothing is quantized, so no size is asked of it
     maker = CheckpointSteps(loaded.recipe, facts, 0, loaded.recipe.precision)
     source, read = maker.source(), maker.calibration_datasets()
     tokens = maker.calibration_set(source)
@@ -222,7 +217,6 @@ class _Maker:
         """The engine for one set of settings."""
         backend, asked_for = engines.backend(engine.backend), request(self.recipe, self.facts, engine)
         weights, draft, speculative = self.quantized_bytes, self.draft, self.recipe.speculative
-        # an engine directory holds both models
         weights += draft.size_bytes if draft else 0
         # the twin that is scored in the engine's place has the same weights once more (`engine_parts`)
         twin = self.quantized_bytes if speculative and backend.checkpoint == "sharded_checkpoint" else 0
@@ -245,12 +239,10 @@ class _Maker:
                 toolchain=backend.identity(asked_for),
                 speculative=head_steps.proposals(speculative) if speculative else None,
             ),
-            # where it is installed is no part of the key; its identity above is
             places=EnginePlaces(toolchain=asked_for.toolchain),
             what=f"{engine.backend}, batch {engine.max_batch_size}, {engine.max_seq_len} tokens"
             + (f", {speculative.mode} of {speculative.max_draft_len}" if speculative else ""),
             size_bytes=weights + twin,
-            # an outside builder has a model of its own needs; ours loads weights and cache once
             memory_bytes=host_bytes(asked_for)
             if backend.uses_toolchain
             else weights + cache_bytes(engine, self.facts.source.shape, self.recipe.kv_cache),
@@ -281,7 +273,6 @@ class _Maker:
         assert search is not None
         inputs = {}
         for number, trial in enumerate(trials):
-            # roles by number: the child pairs engine and measurement by it
             inputs[f"engine_{number}"] = trial.engine.key
             inputs[f"measurement_{number}"] = trial.measurement.key
         return Step(
@@ -293,7 +284,6 @@ class _Maker:
                 objective=search.objective,
                 slo=search.slo,
             ),
-            # failures are filled in when the step runs; they are no part of the key
             places=TunedPlaces(),
             what=f"best of {len(trials)} points by {search.objective}",
             size_bytes=self.quantized_bytes,
@@ -323,7 +313,6 @@ class _Maker:
             kind="baseline",
             inputs={"source": source.key, **inputs},
             params=BaselineParams(
-                # the date is for chat templates that print it
                 data=data.drawn(gate.data.samples, self.recipe.date),
                 seq_len=gate.seq_len,
                 max_sequences=gate.max_sequences,
@@ -349,7 +338,6 @@ def cache_bytes(engine: Engine, shape: ModelShape, kv_cache: str) -> int:
     """KV cache of all ranks at the engine's limits; key heads are repeated where ranks are more."""
     # bytes of one element: fp8 and int8, the other two settings, have one
     element = 1 if kv_cache != "auto" else 4 if shape.dtype == "float32" else 2
-    # 2: keys and values
     per_token = 2 * shape.num_layers * max(shape.num_kv_heads, engine.tp) * shape.head_dim * element
     # one position more than a request can fill, as in `aoti.sizes`: padding goes there
     return engine.max_batch_size * (engine.max_seq_len + 1) * per_token

@@ -89,7 +89,6 @@ def plan_sensitivity(loaded: Loaded, site: Site) -> tuple[Step, ...]:
     facts = gather(loaded, site.host, site.store)
     checks.measuring(loaded.recipe, facts).require_none(loaded)
     steps = sensitivity(loaded, facts)
-    # what is in the store takes no room and no memory again
     to_run = tuple(step for step in steps if not is_cached(step, site))
     checks.Refusals(recipe=(), host=checks.capacity(to_run, facts)).require_none(loaded)
     return steps

@@ -46,7 +46,6 @@ class Refusals:
 
     def require_none(self, loaded: Loaded) -> None:
         """Raises RecipeError for the recipe's problems, else BackendUnavailable for the host's."""
-        # the recipe first: a problem of the host may vanish with the recipe's
         if self.recipe:
             raise RecipeError(loaded.file, [f"{loaded.recipe.name}: {problem}" for problem in self.recipe])
         if self.host:
@@ -141,7 +140,6 @@ def engine_candidates(recipe: Recipe) -> list[Engine]:
 def capacity(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
     """Why the steps that are still to be built do not fit this host's disk or memory."""
     problems = []
-    # all at once: nothing is deleted between the steps of a plan
     needed = sum(step.size_bytes for step in steps) + (DISK_MARGIN_BYTES if steps else 0)
     if needed > facts.free_bytes:
         problems.append(
@@ -266,7 +264,6 @@ def _settings(recipe: Recipe, facts: Facts) -> Iterator[str]:
     try:
         candidates = engine_candidates(recipe)
     except ValueError as exc:
-        # without points no other setting can be judged
         yield f"tune.space: {exc}"
         return
     problems = [
@@ -277,7 +274,6 @@ def _settings(recipe: Recipe, facts: Facts) -> Iterator[str]:
         wanted = request(recipe, facts, engine)
         # reasons rest on options that are valid; of invalid ones only the mistake is told
         problems += _options(engine, backend.options(wanted)) or backend.reasons(wanted)
-    # points of a search share most problems: each once, in order
     yield from dict.fromkeys(problems)
 
 
@@ -290,7 +286,6 @@ def _options(engine: Engine, model: type[BaseModel]) -> list[str]:
         return [
             f"engine.options.{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, "
             f"found {shortened(repr(error['input']))}{names if error['type'] == 'extra_forbidden' else ''}"
-            # without pydantic's link, which names its documentation and not ours
             for error in exc.errors(include_url=False)
         ]
     return []

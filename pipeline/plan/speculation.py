@@ -29,7 +29,6 @@ def draft_recipe(recipe: Recipe, facts: Facts) -> Recipe | None:
         "model": speculative.draft,
         "engine": recipe.engine.model_copy(update={"ep": _ep(recipe, facts.draft)}),
         "format": speculative.draft_format,
-        # see the module's first lines; and no search, for the target's engine is the one that is tuned
         "kv_cache": "auto",
         "speculative": None,
         "tune": None,
@@ -137,7 +136,6 @@ def _pair(recipe: Recipe, facts: Facts) -> Iterator[str]:
             f"engine.max_seq_len is {recipe.engine.max_seq_len}; choose another draft or a shorter length"
         )
     engine, precision = recipe.engine, Precision.parse(speculative.draft_format)
-    # the draft is split over the same ranks, with heads and sizes of its own
     for reason in layout_reasons(draft.shape, precision, engine.tp, engine.pp, _ep(recipe, draft)):
         yield f"speculative.draft: {reason}"
 
@@ -157,6 +155,5 @@ def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
                 config=heads_facts.config, tensors=heads_facts.tensors, path=str(heads_facts.places.path)
             )
             yield from backend.eagle_reasons(net, request(recipe, facts, engine))
-    # a config that cannot be read is one more reason here, beside the others
     except SourceError as exc:
         yield f"speculative.draft: {heads_facts.places.path}: {exc}"

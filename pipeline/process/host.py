@@ -56,7 +56,6 @@ def probe() -> Host:
     return Host(
         gpus=_gpus(shutil.which("nvidia-smi")),
         cpu=_isa(),
-        # the cores that this process may use; the machine may have more
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=psutil.virtual_memory().total,
         tools={**_packages(), **_compiler(), "python": platform.python_version()},
@@ -97,7 +96,6 @@ def _isa() -> str:
         flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
     except OSError:
         return platform.machine()
-    # widest first: the first that the CPU has counts
     vector_sets = ("amx_tile", "avx512_bf16", "avx512f", "avx2")
     return next((name for name in vector_sets if name in flags), platform.machine())
 

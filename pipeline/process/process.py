@@ -238,10 +238,8 @@ class _Follow:
         with self.log.open("rb") as file:
             file.seek(self.offset)
             data = file.read()
-        # rfind gives -1 without a line end, and so an empty slice
         whole = data if ended else data[: data.rfind(b"\n") + 1]
         self.offset += len(whole)
-        # a log of a foreign program may hold any bytes
         for line in whole.decode(errors="replace").splitlines():
             self.on_line(line)
 
@@ -287,7 +285,6 @@ def describe_exit(code: int) -> str:
 def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
     """The last lines of a log; a log that is not there has none."""
     try:
-        # cut by bytes first: a log may be long, and a cut character is replaced
         text = log.read_bytes()[-20_000:].decode(errors="replace")
     except FileNotFoundError:
         return []

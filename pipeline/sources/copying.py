@@ -36,7 +36,6 @@ def place(path: Path, target: Path) -> None:
 
 def require_room(directory: Path, nbytes: int) -> None:
     """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
-    # asked before the first byte: a disk that fills up in the middle fails other steps too
     if nbytes > disk.free_bytes(directory):
         copy_name, instead = "the copy of the checkpoint", "use another --store"
         raise StoreUnusable(

@@ -153,7 +153,6 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
             f"{remote.where}: commit {remote.revision} expected, {info.sha} answered; check revision"
         )
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    # a dataset's files are chosen later, by the recipe
     names = check_names(siblings, remote.where) if remote.kind == "model" else sorted(siblings)
     files = []
     for name in names:
@@ -181,7 +180,6 @@ def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
-    # a temporary name first: another process never reads half a listing
     Path(file.name).rename(path)
 
 
@@ -190,7 +188,6 @@ def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> It
     """Opens a file of the commit, from byte `start` to `end`, both included; the answer may hold more."""
     # `identity`: with compression, byte ranges and sizes would count compressed bytes.
     headers = build_hf_headers(library_name="enginery") | {"accept-encoding": "identity"}
-    # without a range the whole file is asked for, also of servers that know no ranges
     if start or end is not None:
         headers["range"] = f"bytes={start}-{'' if end is None else end}"
     url = hf_hub_url(
@@ -224,7 +221,6 @@ def fetch_headers(remote: Remote, directory: Path) -> None:
     """Makes `directory`: `config.json`, the index, weight files with headers and a hole for the rest."""
     names = ("config.json", INDEX)
     files = [f for f in listing(remote, PLAN_ATTEMPTS) if f.name in names or f.name.endswith(".safetensors")]
-    # in the same directory: a rename works only within one file system
     draft = Path(tempfile.mkdtemp(dir=remote.directory))
     try:
         with ThreadPoolExecutor(HEADER_STREAMS) as pool:
@@ -254,9 +250,7 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
             raise mismatch(remote, file, received)
         return
     prefix = patience.until_done(lambda: read(remote, file.name, min(file.size, PREFIX_BYTES)))
-    # the file's first bytes say how long its header is
     end = header_end(prefix)
-    # a longer header is not fetched: whoever opens the file refuses it, with the reason
     if len(prefix) < end <= min(file.size, MAX_HEADER_BYTES):
         prefix = patience.until_done(lambda: read(remote, file.name, end))
     target.write_bytes(prefix[:end])

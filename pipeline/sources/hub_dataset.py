@@ -46,7 +46,6 @@ def build(job: DatasetJob, progress: Progress) -> None:
     remote = Remote(params.repo, params.revision, places.cache, places.endpoint, "dataset")
     wanted = set(params.files)
     files = [file for file in hub.listing(remote) if file.name in wanted]
-    # the listing was fetched anew, or the cache is another one than at plan
     if len(files) < len(wanted):
         lacking = sorted(wanted - {file.name for file in files})
         raise SourceError(f"{remote.where}: {lacking[0]} is not in the commit; plan again")
@@ -86,7 +85,6 @@ def contents(remote: Remote) -> tuple[dict[str, int], list[dict[str, Any]]]:
 
 def configurations(card: str, where: str) -> list[dict[str, Any]]:
     """The list `configs` in the YAML in front of a dataset card; raises DataError for broken YAML."""
-    # some editors put a byte order mark in front
     front = re.match(r"\A\ufeff?---\s*\n(.*?)\n---\s*(\n|\Z)", card, re.DOTALL)
     if front is None:
         return []
@@ -95,7 +93,6 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
     except yaml.YAMLError as exc:
         reason = yaml_text.format_error(exc)
         raise DataError(f"{where}: {CARD}: not YAML ({reason}); name the data files in 'files'") from None
-    # a stranger's YAML: any type may stand anywhere
     listed = document.get("configs") if isinstance(document, dict) else None
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
@@ -103,7 +100,6 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
 def choose(item: Data, names: Iterable[str], configs: Sequence[Mapping[str, Any]], where: str) -> list[str]:
     """The data files that a recipe's source means, sorted; raises DataError where they cannot be told."""
     candidates = sorted(names)
-    # the recipe's own list counts before the card, and the card before names
     if item.files:
         chosen = [name for pattern in item.files for name in _match_files(pattern, candidates, where)]
     elif configs:
@@ -116,9 +112,7 @@ def choose(item: Data, names: Iterable[str], configs: Sequence[Mapping[str, Any]
             )
         chosen = _choose_by_name(item, candidates, where)
     for name in chosen:
-        # called for its refusal of a format that is not read
         kind_of(name)
-    # two patterns may match the same file; the order must not depend on how they are listed
     return sorted(set(chosen))
 
 
@@ -220,12 +214,10 @@ def _find_split(name: str) -> str | None:
     for split, words in SPLITS.items():
         if set(words) & set(parts):
             return split
-    # a split of its own name, as `push_to_hub` writes it
     return shard["split"] if shard else None
 
 
 def _refuse_script(item: Data, names: Sequence[str], where: str) -> None:
-    # a script of that name builds the rows; data files beside it are only its raw material
     script = f"{str(item.repo).rpartition('/')[2]}.py"
     if script in names:
         raise DataError(

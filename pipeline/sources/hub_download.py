@@ -39,7 +39,6 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
         jobs = [pool.submit(_Download(remote, file, received, stop).run) for file in files]
         try:
             while True:
-                # wakes up twice a second for progress, which only this thread reports
                 done, pending = wait(jobs, 0.5, FIRST_EXCEPTION)
                 failed = [job for job in done if job.exception() is not None]
                 progress(sum(received.values()), total, "bytes fetched")
@@ -49,7 +48,6 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
             # wakes threads that wait between attempts; also after Ctrl-C
             stop.set()
             pool.shutdown(cancel_futures=True)
-    # `result` raises the first failure here, in the caller's thread
     return [job.result() for job in failed or jobs]
 
 

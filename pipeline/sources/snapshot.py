@@ -54,7 +54,6 @@ def wanted(names: Iterable[str]) -> list[str]:
     file and the index: the order in which checkpoints are opened.
     """
     names_there = set(names)
-    # a folder may hold another model, say a draft or an ONNX export
     top = {name for name in names_there if "/" not in name}
     tensors = {name for name in top if name.endswith(".safetensors")}
     if "model.safetensors" in tensors:
@@ -72,11 +71,9 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
     candidates = sorted(names)
     chosen = wanted(candidates)
     nested = sum("/" in name for name in chosen)
-    # only templates lie in a folder: everything else that is wanted is at the top
     if nested > MAX_TEMPLATES:
         raise SourceError(f"{where}: {nested} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
     try:
-        # names must be valid in a manifest too; refused before anything is downloaded
         manifest.check_names(chosen)
     except ValueError as exc:
         raise SourceError(f"{where}: {exc}") from None
@@ -125,7 +122,6 @@ def local_names(path: Path) -> list[str]:
         raise SourceError(f"{path}: holds headers without weights, kept for planning; name the model itself")
     chosen = check_names(names, str(path))
     for name in chosen:
-        # follows links: one to nothing is no file either
         if not (path / name).is_file():
             raise SourceError(
                 f"{path / name}: no regular file, or a link to nothing; put the file there or remove the name"
@@ -167,7 +163,6 @@ def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
     `where` stands in front of their names.
     """
     limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
-    # later entries win: a template is a tokenizer's file too, with a limit of its own
     limits |= {name: (TEMPLATE_BYTES, "a chat template") for name in sizes if name.endswith(TEMPLATE)}
     limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
     for name, (most, kind) in limits.items():
@@ -183,7 +178,6 @@ def require_json(path: Path) -> None:
             try:
                 read_json(path / name, TOKENIZER)
             except SourceError as exc:
-                # all at once: downloads are repaired together
                 problems.append(str(exc))
     if problems:
         raise SourceError("\n  ".join(problems))
@@ -268,7 +262,6 @@ class Remote:
         """Directory of this commit in the cache; another address of the hub gets another one."""
         # a mirror may serve other bytes under the same commit
         hub = quote(self.address, safe="") if self.address else "hub"
-        # a model and a dataset may have the same name
         shelf = self.cache / hub if self.kind == "model" else self.cache / hub / ".datasets"
         return shelf / self.repo.replace("/", "--") / self.revision
 

@@ -21,7 +21,6 @@ ENGINE = "engine_digest"
 def build_of(directory: Path) -> dict[str, str]:
     """The field that names the build of the engine in a directory; empty where no store wrote it."""
     manifest = directory / MANIFEST
-    # read from the manifest: hashing an engine again would take as long as reading it all
     return {ENGINE: json.loads(manifest.read_text())["digest"]} if manifest.is_file() else {}
 
 

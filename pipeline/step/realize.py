@@ -151,7 +151,6 @@ def find_address(step: Step, site: Site) -> str | None:
     store, engine = site.store, step.inputs.get("engine", "")
     if not store.has(step.key):
         return None
-    # without the engine nothing can be compared: what is there counts
     if step.kind not in JUDGEMENTS or not store.has(engine):
         return step.key
     built = store.manifest(engine)
@@ -193,10 +192,8 @@ def _naming_users_place(step: Step, job: Job[Any, Any]) -> Iterator[None]:
             # a child may report either spelling where the store is behind a link
             for copy in {str(copies[key]), str(copies[key].resolve())}:
                 message = message.replace(copy, step.origins[key])
-        # nothing to rename: the original, with its own traceback
         if message == str(exc):
             raise
-        # the same type: the exit code depends on it
         raise type(exc)(message) from exc
 
 
@@ -208,7 +205,6 @@ def _naming_full_disk(store: LocalStore, step: Step) -> Iterator[None]:
     except BuildFailed as exc:
         name = f"{step.kind} {step.key[:12]}"
         failure = full_disk.explain_failure(exc, name, store=store.root, needed_bytes=step.size_bytes)
-        # not a full disk: the failure as it was
         if failure is exc:
             raise
         raise failure from exc

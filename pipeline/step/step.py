@@ -82,7 +82,6 @@ class Step:
     def commit(self) -> str:
         """The commit of the hub that the step downloads; empty for a step that downloads nothing."""
         params = self.params
-        # a checkpoint from a directory has SourceParams too, without a repo
         if not isinstance(params, SourceParams | DatasetParams) or params.repo is None:
             return ""
         return f"{params.repo}@{str(params.revision)[:12]}"
@@ -91,7 +90,6 @@ class Step:
     def origin(self) -> str:
         """The user's name of the checkpoint or dataset that this step copies; empty for any other step."""
         path = self.places.path if isinstance(self.places, SourcePlaces) else None
-        # a hub commit also has places; what its user wrote is the commit
         return self.commit or str(path or "")
 
     def traced(self, origins: Mapping[str, str]) -> "Step":

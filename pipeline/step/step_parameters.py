@@ -13,7 +13,6 @@ from recipes.schema import Slo
 class SourceParams(Parameters):
     """A checkpoint: by the digest of a directory, or by a commit of the hub."""
 
-    # exactly one of digest, config, and repo with revision is set
     digest: str | None = None
     config: str | None = None
     """Digest of config.json, where that is all there is: such a step is planned, and never runs."""
@@ -109,7 +108,6 @@ class TunedParams(Parameters):
 class TunedPlaces(Places):
     """How the search went."""
 
-    # not in the key: the same search may fail elsewhere on another host
     failures: Mapping[int, str] = {}
     """Number of a point that could not be built or measured -> why."""
 

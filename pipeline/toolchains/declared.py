@@ -42,7 +42,6 @@ class Declared(Frozen):
     def _require_one_source(self) -> Self:
         if (self.environment is None) == (self.image is None):
             raise ValueError("is an environment or an image; give one of the two keys")
-        # by now exactly one of the two keys is there: a runtime without image belongs to none
         if (self.image is None) != (self.runtime is None):
             raise ValueError(
                 "image and runtime belong together; runtime is docker, podman, apptainer or enroot"
@@ -71,7 +70,6 @@ def read(env: Mapping[str, str]) -> tuple[Path, Mapping[str, Declared]]:
     A file that the variable names has to be there.
     """
     file = place(env)
-    # the default place may be empty; a place that somebody named may not
     if not file.is_file() and not env.get(VARIABLE):
         return file, {}
     root = compose(file, "a list of toolchains", f"correct {VARIABLE}, or write the file")

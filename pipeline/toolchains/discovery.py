@@ -83,7 +83,6 @@ def matching(versions: Mapping[str, str], toolchains: Sequence[Toolchain] | None
     Versions of TensorRT-LLM and TensorRT must be the same to the patch: an engine is refused by any other.
     """
     have = discover(None, os.environ) if toolchains is None else toolchains
-    # what an engine does not state cannot be asked of a toolchain
     names = [name for name in BOUND if versions.get(name)]
     for toolchain in have:
         if not toolchain.problem and all(toolchain.versions.get(name) == versions[name] for name in names):
@@ -123,7 +122,6 @@ def _find_python(program: Path, path: str) -> str | None:
     words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
     if words and Path(words[0]).name.startswith("python") and Path(words[0]).is_file():
         return words[0]
-    # `#!/usr/bin/env python3`
     if len(words) > 1 and Path(words[0]).name == "env":
         return shutil.which(words[1], path=path)
     return shutil.which("python3", path=str(program.resolve().parent))
@@ -140,7 +138,6 @@ def _list_declared(env: Mapping[str, str]) -> Iterator[Toolchain]:
 
 
 def _describe_environment(name: str, entry: Declared, file: Path, env: Mapping[str, str]) -> Toolchain:
-    # an absolute right side replaces the left one
     root = file.parent / Path(str(entry.environment)).expanduser()
     programs = _find_outside(root / "bin", env.get("PATH", ""))
     problem = "" if (root / "bin" / "python").exists() else f"{root} has no bin/python; correct {file}"

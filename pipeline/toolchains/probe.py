@@ -77,7 +77,6 @@ def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
         image = digest_of(toolchain)
         if not image:
             return replace(toolchain, problem=_describe_missing_image(toolchain))
-    # a declaration that changes in any field is asked anew
     name = of_json(toolchain.as_dict() | {"image": image})
     versions = memory.recall(name)
     if versions is None:

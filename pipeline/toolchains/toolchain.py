@@ -49,7 +49,6 @@ class Toolchain:
 
     def program(self, name: str) -> str:
         """What another program of the toolchain has to call to start this one."""
-        # first: it holds what is not in the toolchain's own directory
         if name in self.programs:
             return self.programs[name]
         if self.kind == "container":

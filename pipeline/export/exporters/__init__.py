@@ -51,7 +51,6 @@ def exporter(target: str) -> Exporter:
     try:
         loaded: Exporter = import_module(f"{__name__}.{target.replace('-', '_')}").EXPORTER
     except ModuleNotFoundError as exc:
-        # the missing module may be a part of the package: `tritonclient.grpc`
         package = (exc.name or "").partition(".")[0]
         extra = EXTRAS.get(package)
         # a module of our own that is missing is a bug, not a missing extra

@@ -74,7 +74,6 @@ class K8s:
 
     def reasons(self, deployment: Deployment, settings: K8sSettings) -> list[str]:
         """Every reason why a pod cannot serve it."""
-        # the pod runs the server, so the server's reasons are the pod's
         problems = exporter(settings.server).reasons(deployment, server_settings(settings))
         if deployment.world_size > deployment.gpus_per_node:
             problems = [
@@ -99,7 +98,6 @@ class K8s:
         return {
             **own,
             "README.md": f"{own['README.md']}\n## In a cluster\n\n{steps}",
-            # unsorted: readers expect apiVersion, kind and metadata first
             "manifest.yaml": yaml.dump_all(documents, Dumper=_Plain, sort_keys=False),
         }
 
@@ -141,7 +139,6 @@ def gpu_product(deployment: Deployment) -> str | None:
 def _choose_name(deployment: Deployment, settings: K8sSettings) -> str:
     if settings.name is not None:
         return settings.name
-    # a label of Kubernetes begins with a letter (`Label`)
     return deployment.slug if deployment.slug[0].isalpha() else f"engine-{deployment.slug}"
 
 

@@ -80,7 +80,6 @@ def _engine_files(deployment: Deployment, settings: TritonSettings) -> dict[str,
     }
     needed = [f"{engine}/config.json", f"{engine}/tokenizer"]
     if draft is not None:
-        # the draft lies inside the engine's directory, and is linked or copied with it
         place = f"{engine}/draft"
         second = triton_values.resolve(
             draft, settings, name=triton_configs.DRAFT_LLM, engine_dir=place, engines=engines
@@ -108,11 +107,9 @@ def _write_request(deployment: Deployment, settings: TritonSettings, model: str)
     length = "sampling_param_max_tokens" if deployment.llm_options is not None else "max_tokens"
     body: dict[str, object] = {"text_input": "def main(", length: 32}
     if deployment.draft is not None and deployment.limits is not None:
-        # an optional input of BLS: how many tokens the draft proposes
         body["num_draft_tokens"] = deployment.limits.max_draft_len
     if settings.decoupled:
         body["streaming" if deployment.llm_options is not None else "stream"] = True
-    # answers in pieces come from the stream's address
     ask = "generate_stream" if settings.decoupled else "generate"
     return f"curl -s localhost:{settings.http_port}/v2/models/{model}/{ask} -d '{json.dumps(body)}'"
 

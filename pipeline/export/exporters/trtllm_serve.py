@@ -67,7 +67,6 @@ class TrtllmServe:
 
     def files(self, deployment: Deployment, settings: ServeSettings) -> dict[str, str]:
         """serve.sh, options.yaml where the release reads one, and README.md."""
-        # built once: command line and YAML file must not differ (see the module's first lines)
         document = _build_options(deployment, settings)
         start = _write_script(deployment, settings, document)
         model = Path(arguments(deployment, settings, document)[0]).name  # the server's name for it
@@ -137,7 +136,6 @@ def _build_options(deployment: Deployment, settings: ServeSettings) -> dict[str,
             # engines do not store windows: without this every layer would attend to everything
             **({"max_attention_window": list(limits.windows)} if limits.windows is not None else {}),
         },
-        # the same names as in Triton's configuration, but in capitals
         "scheduler_config": {"capacity_scheduler_policy": settings.scheduler_policy.upper()},
         "enable_chunked_prefill": _use_default(settings.chunked_context, default=limits.paged_context),
     }
@@ -153,7 +151,6 @@ def arguments(deployment: Deployment, settings: ServeSettings, document: Mapping
     if limits is not None:
         place = settings.place("engine", deployment.engine)
         model = [place, "--tokenizer", f"{place}/tokenizer"]
-        # SERVED_ENGINES is a word of 1.0 and later
         backend = ["--backend", SERVED_ENGINES] if deployment.release >= YAML_SINCE else []
         sizes = {
             "--max_num_tokens": limits.max_num_tokens,

@@ -55,7 +55,6 @@ class Vllm:
     def reasons(self, deployment: Deployment, settings: VllmSettings) -> list[str]:
         """Every reason why vLLM cannot serve its checkpoint."""
         checkpoint = deployment.checkpoint
-        # only the store can tell: a checkpoint may have been collected since
         if checkpoint is None:
             return [
                 f"vLLM loads no {deployment.backend} engine but the quantized checkpoint it was built "
@@ -112,7 +111,6 @@ def _check_format(checkpoint: Checkpoint) -> list[str]:
             f"vLLM was not seen to load FP8 scales per channel for {checkpoint.architecture}; build with "
             "format fp8"
         )
-    # one reason about the KV cache is enough: the first that holds
     if checkpoint.quant_algo is None and checkpoint.kv_cache_quant_algo is not None:
         problems.append(
             "vLLM reads scales of the KV cache from quantized checkpoints only, and these weights are not"

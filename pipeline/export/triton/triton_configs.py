@@ -28,7 +28,6 @@ def to_text(config: ModelConfig) -> str:
 
 def llm(values: Values, dialect: Dialect) -> ModelConfig:
     """`tensorrt_llm`: the engine, in the C++ backend."""
-    # the name is an argument: the draft's engine is a second model of the same kind
     config = _create_model(values.name, "tensorrtllm", values.max_batch_size)
     config.model_transaction_policy.decoupled = values.decoupled
     config.dynamic_batching.preferred_batch_size.append(values.max_batch_size)
@@ -108,7 +107,6 @@ def bls(values: Values, dialect: Dialect, *, draft: bool) -> ModelConfig:
 def ensemble(values: Values, dialect: Dialect) -> ModelConfig:
     """`ensemble`: the chain of the other models, which Triton runs itself."""
     config = _create_model(ENSEMBLE, "", values.max_batch_size)
-    # an ensemble has a platform instead of a backend
     config.platform = "ensemble"
     _add_tensors(
         config,
@@ -116,7 +114,6 @@ def ensemble(values: Values, dialect: Dialect) -> ModelConfig:
         dialect.rows(triton_tensors.TEXT_OUTPUTS, triton_tensors.ANSWERS),
     )
     for name, inputs, outputs in _list_steps(dialect):
-        # -1: the latest version
         step = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
         step.input_map.update(inputs)
         step.output_map.update(outputs)

@@ -233,7 +233,6 @@ class Dialect:
 
     def rows(self, *tables: str, scalars: bool = False) -> list[Tensor]:
         """The tensors of some tables; `scalars`: those with dimension 1 are seen without it."""
-        # tables begin and end with an empty line
         lines = [line.split() for table in tables for line in table.split("\n") if line]
         return [self._tensor(line, scalars=scalars) for line in lines]
 

@@ -57,7 +57,6 @@ def resolve(
     optional = {
         "max_tokens_in_paged_kv_cache": settings.max_kv_tokens,
         "max_attention_window_size": _join_windows(limits.windows),
-        # None is left out of the file: then the backend chooses
         "decoding_mode": settings.decoding_mode or DECODING.get(limits.speculation or ""),
         **_choose_tree(limits, settings),
         **_set_lookahead(deployment, limits, settings),
@@ -85,7 +84,6 @@ def resolve(
         decoupled=settings.decoupled,
         queue_delay_us=settings.queue_delay_us,
         queue_size=settings.queue_size,
-        # Triton's parameters are strings
         parameters={key: _format_value(value) for key, value in parameters.items()},
         settings=settings,
     )
@@ -129,7 +127,6 @@ def _check_version(deployment: Deployment, limits: EngineLimits) -> list[str]:
             "Triton's engine "
             f"path is known from {OLDEST[0]}.{OLDEST[1]} to 1.2"
         )
-    # one reason of the two: with a type that Triton never takes, the release does not matter
     if limits.logits_dtype not in get_args(LogitsType):
         problems.append(
             f"the engine's logits are {limits.logits_dtype}; Triton takes {', '.join(get_args(LogitsType))}"
@@ -145,7 +142,6 @@ def _check_version(deployment: Deployment, limits: EngineLimits) -> list[str]:
 
 def _check_sizes(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     problems = []
-    # None, the engine's own limit, exceeds nothing
     if (settings.max_batch_size or 0) > deployment.max_batch_size:
         problems.append(
             f"max_batch_size {settings.max_batch_size} exceeds the engine's {deployment.max_batch_size}"
@@ -179,7 +175,6 @@ def _check_context(deployment: Deployment, limits: EngineLimits, settings: Trito
 def _check_decoding(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     built = DECODING.get(limits.speculation or "")
     problems, mode = [], settings.decoding_mode
-    # a mode of speculation needs an engine for it; below, the opposite: a plain mode on such an engine
     if mode in DECODING.values() and mode != built:
         problems.append(
             f"decoding_mode {mode} needs an engine built for it; this one is for "
@@ -268,7 +263,6 @@ def _check_pair(deployment: Deployment, draft: Deployment, settings: TritonSetti
         problems.append(
             f"the draft engine serves {draft.max_batch_size} requests at once; choose that max_batch_size"
         )
-    # one dialect describes both models' tensors
     if draft_limits.logits_dtype != limits.logits_dtype:
         problems.append(
             f"logits are {limits.logits_dtype} there and {draft_limits.logits_dtype} in the draft engine"

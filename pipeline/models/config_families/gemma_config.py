@@ -88,7 +88,6 @@ def read(document: Mapping[str, Any]) -> ModelShape:
         None if config.value(name) is None else config.real(name, MOST_CAP) for name in CAPS
     )
     windows = _read_windows(config, kin, decoder["num_layers"])
-    # a field of its own: the usual scale would follow from head_dim
     query_scale = config.whole("query_pre_attn_scalar") ** -0.5
     config.settle()
     return ModelShape(
@@ -153,7 +152,6 @@ def _read_block(config: Config, newer: Any, kind: str) -> Mapping[str, Any]:
     blocks = newer if isinstance(newer, dict) else {}
     silent = {"rope_type": "default", "rope_theta": None}
     for key, value in blocks.items():
-        # with these values the two fields say nothing
         if key not in (WHOLE, WINDOWED) and (key not in silent or value != silent[key]):
             config.refuse(
                 f"rope_parameters.{key} is {shortened(value)}, beside the blocks of {WHOLE} and {WINDOWED}, "

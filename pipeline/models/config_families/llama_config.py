@@ -99,7 +99,6 @@ def shape(config: Config, *, qkv_bias: bool, qk_norm: bool, inner: str = "interm
     decoder = config_fields.decoder(config, inner)
     theta, scaling = rope(config)
     windows = _read_windows(config, decoder["num_layers"])
-    # before the shape: its fields are then known to be right
     config.settle()
     return ModelShape(
         **decoder,

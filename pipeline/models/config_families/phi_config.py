@@ -76,9 +76,7 @@ def _read_rope(
             f"it there, and it must be the {original} that stands beside the block"
         )
     else:
-        # stated twice: in the block and beside it
         rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", block.get(ORIGINAL)))
-    # the usual factor is how many times the context was extended
     _require_default_factors(config, name, block, decoder["max_position_embeddings"] / original)
     # Rotary embeddings turn channels in pairs, so there is one factor per pair.
     pairs = decoder["head_dim"] // 2
