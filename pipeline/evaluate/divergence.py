@@ -67,11 +67,11 @@ def tail_mass(top_logprob: Floats) -> Floats:
 
 def records(baseline: Baseline, candidate: Candidate) -> list[Record]:
     """One record per sequence: sums of both negative log likelihoods and the KL, and the top-1 agreements."""
+    # sums, not means: sequences are then weighted by their tokens wherever they are added
     kl = token_kl(baseline.top_logprob, candidate.top_logprob).sum(-1)
     agreed = (candidate.best_ids == baseline.top_ids[..., 0]).sum(-1)
     baseline_nll = -baseline.target_logprob.astype(np.float64).sum(-1)
     engine_nll = -candidate.target_logprob.astype(np.float64).sum(-1)
-    # sums, not means: sequences are then weighted by their tokens wherever they are added
     positions = baseline.target_logprob.shape[1]
     return [
         Record(positions, float(base), float(engine), float(divergence), int(same))

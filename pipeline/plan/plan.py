@@ -149,7 +149,7 @@ def _draft_steps(
         return [heads], heads
     if drafting is None or about is None:
         return [], None
-    # a draft calibrated on the same data shares steps: equal keys are built once
+    # steps that both models share, datasets for instance, are built once
     prepared_keys = {step.key for step in prepared}
     steps, last = _up_to_checkpoint(drafting, about)
     steps = [
@@ -180,7 +180,7 @@ def _sharded_checkpoint(
             pp=engine.pp,
             ep=engine.ep,
             layout_version=LAYOUT_VERSION,
-            # None where it is False: defaults are left out of the key, and older keys stay valid
+            # None, not False: what is None is left out of the key, and older keys stay valid
             at_build=at_build or None,
             names=names,
         ),
