@@ -35,6 +35,7 @@ def depth(paths: Iterable[Path]) -> int:
 
 def widest(paths: Iterable[Path]) -> int:
     """Largest number of nodes with children in one level; the root is one."""
+    # the root, (), is the parent of every path of one choice
     parents = {path[:-1] for path in paths}
     return max(Counter(len(path) for path in parents).values())
 
@@ -76,6 +77,7 @@ def third_reasons(
     if pp > 1:
         yield f"engine.pp: EAGLE-3 was seen with tensor parallelism only, found {pp} stages; set it to 1"
     net = net_shape(config)
+    # a net may be narrower than its model; it states the model's width then
     target_hidden = config.get("target_hidden_size", net.hidden_size)
     for field, net_value, model_value in (
         ("hidden size", target_hidden, shape.hidden_size),

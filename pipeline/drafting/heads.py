@@ -60,6 +60,7 @@ def open_heads(directory: Path) -> Checkpoint:
     """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
+    # before the first read: what a link leads to would be published with the heads
     if problem := links.describe_links(directory, ["config.json", *WEIGHTS, *_list_papers(directory)]):
         raise SourceError(problem)
     config = read_config(directory)
@@ -95,6 +96,7 @@ def differences(expected: Mapping[str, Kind], present: Mapping[str, Kind]) -> li
 
 def beside(checkpoint: Checkpoint, heads: Checkpoint) -> Checkpoint:
     """A model's checkpoint with the heads' tensors in it, whose names get the prefix."""
+    # both models may have a tensor of the same name, say `fc.weight`
     added = {PREFIX + name: entry for name, entry in heads.entries.items()}
     return Checkpoint(checkpoint.directory, checkpoint.config, {**checkpoint.entries, **added})
 
@@ -105,17 +107,20 @@ def build(job: SourceJob, progress: Progress) -> None:
     assert path is not None
     names = _list_files(path)
     total = sum((path / name).stat().st_size for name in names)
+    # before the first byte: a full disk in the middle costs the whole copy
     require_room(out, total)
     copied = Meter(progress, total, "bytes copied")
     for name in names:
         copy(path / name, out / name, copied.add)
     hashed = Meter(progress, total, "bytes hashed")
+    # of the copy, not of the source: it also proves that the copy is whole
     found = _digest_files(out, lambda file: sha256(file, hashed.add))
     if found != job.params.digest:
         raise SourceError(
             f"{path}: digest {job.params.digest} expected, {found} found; "
             "the directory changed after the plan was made: run again"
         )
+    # last, as it reads all weights: NaN in a head would only show when tokens are proposed
     check_finite(open_heads(out), progress)
 
 
@@ -131,6 +136,7 @@ def _list_papers(directory: Path) -> list[str]:
 
 def _digest_files(directory: Path, digests: Callable[[Path], str]) -> str:
     digest_of, names = {}, _list_files(directory)
+    # before hashing: a README of gigabytes is refused at once
     require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in names})
     for name in names:
         try:

@@ -42,6 +42,7 @@ def build(job: BaselineJob, progress: Progress) -> None:
     files = located([params.data], job.places, job.inputs)
     rows = draw(Drawing([params.data], files, GATE_SEED), reader, progress)
     token_ids = [sample.token_ids for sample in rows.samples]
+    # before the model is loaded: too little text is refused at once
     packed = pack(token_ids, params.seq_len, params.max_sequences, reader.prefix)
     progress(0, packed.tokens.size, "tokens")
     model = load(source)
@@ -84,6 +85,7 @@ def load(source: Path) -> Any:
     head.weight = torch.nn.Parameter(
         head.weight.float(), requires_grad=False
     )  # a copy: embeddings may be tied
+    # the head's input is cast too: a float32 weight does not multiply bfloat16 states
     head.register_forward_pre_hook(lambda _, args: (args[0].float(),))
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -97,6 +99,7 @@ def score(model: Any, tokens: np.ndarray, top_k: int, progress: Progress) -> Bas
     parts = []
     for start, batch in _batches(tokens, max(1, LOGIT_BYTES // (length * vocab * 4))):
         parts.append(_score_batch(model, torch.from_numpy(batch).long(), min(top_k, vocab)))
+        # asked per batch: a broken checkpoint is refused at its first bad sequences
         if not np.isfinite(parts[-1][0]).all():
             raise SourceError(
                 f"the source checkpoint gives values that are not finite in sequences {start} to "
@@ -115,9 +118,11 @@ def _batches(tokens: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
 def _score_batch(model: Any, tokens: torch.Tensor, top_k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-probabilities of targets, ids and log-probabilities of the likeliest tokens, for [B, T] tokens."""
     tokens = tokens.to(model.device)
+    # the last position predicts a token that is not there
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
     targets = tokens[:, 1:].flatten()
     scored: list[tuple[torch.Tensor, ...]] = []
+    # in pieces: log_softmax makes a second array of the logits' size
     for rows, batch_targets in zip(torch.split(logits, ROWS), torch.split(targets, ROWS), strict=True):
         logprob = torch.log_softmax(rows.float(), dim=-1)
         top = logprob.topk(top_k, dim=-1)
@@ -129,6 +134,7 @@ def _score_batch(model: Any, tokens: torch.Tensor, top_k: int) -> tuple[np.ndarr
 
 def scores(baseline: Baseline) -> dict[str, Any]:
     """Perplexity of the source checkpoint, and over how much text."""
+    # float64: a float32 sum over many thousand tokens loses digits
     nll = -baseline.target_logprob.astype(np.float64).mean()
     sequences, positions = baseline.target_logprob.shape
     return {"perplexity": math.exp(nll), "tokens": sequences * positions, "sequences": sequences}

@@ -53,6 +53,7 @@ def token_kl(baseline_top: Floats, candidate_top: Floats) -> Floats:
     with np.errstate(invalid="ignore"):  # -inf minus -inf: both sides broken, and NaN is the right answer
         inside = (np.exp(base) * (base - cand)).sum(-1)
     base_tail, cand_tail = tail_mass(base), tail_mass(cand)
+    # both tails are at least TAIL_FLOOR, so neither the ratio nor its logarithm is infinite
     tail = base_tail * np.log(base_tail / cand_tail)
     total: Floats = np.maximum(inside + tail, 0.0)  # the floor of a tail can leave a sum of -1e-6
     return total
@@ -66,6 +67,7 @@ def tail_mass(top_logprob: Floats) -> Floats:
 
 def records(baseline: Baseline, candidate: Candidate) -> list[Record]:
     """One record per sequence: sums of both negative log likelihoods and the KL, and the top-1 agreements."""
+    # sums, not means: sequences are then weighted by their tokens wherever they are added
     kl = token_kl(baseline.top_logprob, candidate.top_logprob).sum(-1)
     agreed = (candidate.best_ids == baseline.top_ids[..., 0]).sum(-1)
     baseline_nll = -baseline.target_logprob.astype(np.float64).sum(-1)

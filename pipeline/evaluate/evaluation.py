@@ -26,6 +26,7 @@ def build(job: EvaluationJob, progress: Progress) -> None:
     """Writes scores.json (every metric with its interval) and samples.jsonl (one record per sequence)."""
     directory, baseline = job.inputs["engine"], job.inputs["baseline"]
     about = json.loads((directory / "engine.json").read_text())
+    # before the engine is loaded: a damaged baseline fails at once
     begin = json.loads((baseline / "scores.json").read_text())["sequences_begin_with"]
     with runner_of(directory).load(directory) as engine:
         facts = {"sequences_begin_with": begin, **proven_twin(engine, about), **build_of(directory)}
@@ -86,6 +87,7 @@ def scores(sample_records: Sequence[Record], baseline: Baseline) -> dict[str, An
     `kl` is a lower bound, see `divergence.token_kl`; the mean tail mass says how much it may leave out.
     """
     metrics = {
+        # JSON has no NaN; samples.jsonl keeps it, and the gate reads that file
         name: {end: value if math.isfinite(value) else None for end, value in asdict(estimate).items()}
         for name, estimate in estimates(sample_records).items()
     }

@@ -21,6 +21,7 @@ Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 GATE_SEED = 0
 """Seed of sampling and shuffling the gate's data: part of the baseline's revision, not of the recipe."""
 
+# fixed, like the seed: the same records give the same verdict on every run
 RESAMPLES = 2000
 SEED = 20260101
 CONFIDENCE = 0.95
@@ -90,6 +91,7 @@ class Estimate:
 METRICS: dict[str, Callable[[Array], Array]] = {
     "kl": lambda totals: totals[:, 3] / totals[:, 0],
     "top1_agreement": lambda totals: totals[:, 4] / totals[:, 0],
+    # from the column of differences: subtracting two large sums here would lose digits
     "perplexity_ratio": lambda totals: np.exp(totals[:, 2] / totals[:, 0]),
     "baseline_perplexity": lambda totals: np.exp(totals[:, 1] / totals[:, 0]),
     "engine_perplexity": lambda totals: np.exp((totals[:, 1] + totals[:, 2]) / totals[:, 0]),
@@ -113,6 +115,7 @@ def estimates(records: Sequence[Record]) -> dict[str, Estimate]:
     """
     if not records:
         raise ValueError("no records to estimate from; score at least one sequence")
+    # sorted: resampling draws by position, and the order of records must not change an interval
     columns = _columns(sorted(records))
     with np.errstate(over="ignore", invalid="ignore"):
         totals = _resampled_totals(columns)
@@ -129,6 +132,7 @@ def differences(before: Sequence[Record], after: Sequence[Record]) -> dict[str, 
     Both are resampled together, so what makes a sequence hard for both is no noise of the difference. Other
     sequences, or another source checkpoint, are a ValueError.
     """
+    # equal to the last bit, as both come from the same baseline's records
     identities = [[(record.tokens, record.baseline_nll) for record in records] for records in (before, after)]
     if not before or identities[0] != identities[1]:
         raise ValueError("the two were not scored on the same sequences by the same source checkpoint")
@@ -158,6 +162,7 @@ def _resampled_totals(columns: Array) -> Array:
     rng = np.random.default_rng(SEED)
     blocks = []
     for _ in range(0, RESAMPLES, 100):  # 100 rows of counts at a time keep memory small for long gate sets
+        # how often each sample was drawn: one product then gives all the sums, without indexing rows
         counts = rng.multinomial(num, np.full(num, 1 / num), size=100)
         blocks.append(counts.astype(np.float64) @ columns)
     return np.concatenate(blocks)
@@ -171,11 +176,13 @@ def _tail_probability(num: int) -> float:
     nu = num - 1
     # Expansion of the t quantile around the normal one: Abramowitz and Stegun, 26.7.5.
     t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
+    # sqrt(num / nu): the bootstrap's variance divides by n, Student's by n - 1
     return NormalDist().cdf(-t * math.sqrt(num / nu))
 
 
 def _interval(value: float, resampled: Array, tail: float) -> Estimate:
     """The interval that leaves `tail` out at each end, widened where rounding or skew put the value out."""
+    # one infinite draw is enough: quantiles of the rest would look sound
     if not (math.isfinite(value) and np.isfinite(resampled).all()):
         return Estimate(value, math.nan, math.nan)
     low, high = np.quantile(resampled, [tail, 1 - tail])
@@ -213,6 +220,7 @@ class Verdict:
     def outcome(self) -> Outcome:
         """FAIL when any check fails, else INCONCLUSIVE when any is, else PASS."""
         outcomes = {check.outcome for check in self.checks}
+        # no check at all is no pass: all() of nothing would be one
         if "FAIL" in outcomes or not outcomes:
             return "FAIL"
         return "INCONCLUSIVE" if "INCONCLUSIVE" in outcomes else "PASS"
@@ -226,6 +234,7 @@ class Verdict:
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> "Verdict":
         """The verdict that `as_dict` wrote; a missing field is a KeyError or TypeError."""
+        # null stood for any value that is not finite; which one is lost, and none passes
         nan = dict.fromkeys(("value", "low", "high"), math.nan)
         rows = [{**row, **{k: v for k, v in nan.items() if row[k] is None}} for row in data["checks"]]
         marks = (data.get(name, "") for name in ("scored", "sequences_begin_with"))
@@ -276,8 +285,10 @@ def _check(metric: str, estimate: Estimate, limit: float, *, samples: int, broke
 
     side = LIMIT_IS[metric]
     sign = 1.0 if side == "most" else -1.0
+    # the sign turns "at least" into "at most", so that one comparison serves both
     best, worst = sorted((sign * estimate.low, sign * estimate.high))
     interval = f"{estimate.value:.6g} (95 % interval {estimate.low:.6g} to {estimate.high:.6g})"
+    # first: comparisons with NaN are all False, and would come out as INCONCLUSIVE
     if broken or not estimate.finite:
         return check("FAIL", f"{broken} of {samples} samples hold values that are not finite")
     if samples < MIN_SAMPLES:
@@ -295,7 +306,10 @@ def _check(metric: str, estimate: Estimate, limit: float, *, samples: int, broke
 def _more_samples(estimate: Estimate, limit: float, samples: int) -> int | None:
     """Samples to add until the interval, which narrows with the root of their number, clears the limit."""
     gap = abs(limit - estimate.value)
+    # the side of the interval that lies towards the limit; the two differ under skew
     reach = estimate.high - estimate.value if limit > estimate.value else estimate.value - estimate.low
+    # without a division: the gap may be 0
     if gap * math.sqrt(MOST_MORE / samples) <= reach:
         return None
+    # rounding may give 0 for an interval that just touches the limit
     return max(1, math.ceil(samples * (reach / gap) ** 2) - samples)

@@ -30,6 +30,7 @@ def build(job: GenerationJob, pipe: ProgressPipe) -> None:
     stream = Stream(tokenizer, pipe)
     stopping = stops(tokenizer, engine / "tokenizer")
     sampling = Sampling(params.temperature, params.seed, tuple(stopping))
+    # everything above refuses before the engine is loaded, which takes the longest
     with runner_of(engine).load(engine) as loaded:
         started = time.perf_counter()
         (tokens,) = loaded.generate([prompt], params.max_new_tokens, sampling, stream.hear)
@@ -65,6 +66,7 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
             f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "
             "template and build again"
         ) from None
+    # the template writes special tokens itself; BOS twice would be another prompt
     ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise SourceError(
@@ -83,6 +85,7 @@ def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> Non
 def stops(tokenizer: Any, directory: Path) -> list[int]:
     """Tokens that end a text: the checkpoint's own list, else the tokenizer's end-of-sequence token."""
     tokens = ends(directory)
+    # an empty list is the checkpoint's word too: then nothing ends a text
     if tokens is None:
         tokens = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     return tokens
@@ -102,9 +105,11 @@ class Stream:
         (token,) = step
         if token is None:
             return
+        # before decoding, whose time is not the engine's
         self.times.append(time.perf_counter())
         self.tokens.append(token)
         text = self.text()
+        # a character may take several tokens; until the last one the decoder ends in this mark
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             self.send(text)
 
@@ -114,6 +119,7 @@ class Stream:
 
     def text(self) -> str:
         """All text so far."""
+        # all tokens every time: a token's text may depend on the one before it
         return str(self.tokenizer.decode(self.tokens, skip_special_tokens=True))
 
     def send(self, text: str) -> None:

@@ -32,6 +32,7 @@ def build(job: MeasurementJob, progress: Progress) -> None:
 def within(built: Mapping[str, Any], asked: Timing) -> tuple[Timing, list[int]]:
     """How to time an engine of these limits: lengths shortened to fit, and batch sizes 1 and the largest."""
     room = built["max_seq_len"]
+    # at most half of the room, so that at least as many new tokens are timed
     prompt_len = min(asked.prompt_len, max(1, room // 2))
     new_tokens = min(asked.new_tokens, room - prompt_len)
     timing = Timing(prompt_len=prompt_len, new_tokens=new_tokens, repeats=asked.repeats)

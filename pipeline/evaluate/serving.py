@@ -41,6 +41,7 @@ def require_engine(directory: Path) -> None:
         raise SourceError(
             f"{directory} holds no engine (no engine.json); give a published version or a pulled directory"
         )
+    # a twin would run too, but no measurement is of it
     if json.loads(file.read_text()).get("part") == TWIN:
         raise SourceError(
             f"{directory} holds the twin that only the gate scored; give the directory above it"
@@ -59,6 +60,7 @@ def generate(
             kind="generation",
             params=GenerationParams(prompt=prompt, **asdict(options)),
             places=NoPlaces(),
+            # resolved: the child may have another working directory
             inputs={"engine": directory.resolve()},
             out=out,
         )

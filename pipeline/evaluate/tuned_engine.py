@@ -22,6 +22,7 @@ def build(job: TunedJob, progress: Progress) -> None:
     number = trials.index(best)
     _take(job.inputs[f"engine_{number}"], job.out, progress)
     tuning = job.out / "tuning"
+    # the engine may have brought a `tuning/` of its own
     tuning.mkdir(exist_ok=True)
     document = {
         "objective": objective,
@@ -47,6 +48,7 @@ def _trial(number: int, point: Mapping[str, Any], job: TunedJob) -> tuning_searc
 
 def _take(engine: Path, out: Path, progress: Progress) -> None:
     """Fills `out` with the engine's files; sealed files of one file system are shared, not copied."""
+    # without the manifest: the store writes one for this step's own key
     files = [path for path in sorted(engine.rglob("*")) if path.is_file() and path.name != MANIFEST]
     for done, path in enumerate(files, 1):
         target = out / path.relative_to(engine)

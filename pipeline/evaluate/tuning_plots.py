@@ -37,7 +37,9 @@ def throughput_plot(trials: Sequence[Trial], objective: Objective, slo: Slo, pat
     try:
         chosen = choose(trials, objective, slo)
     except NoFeasiblePoint:
+        # the plot is drawn all the same: it shows how far the trials are from the SLO
         chosen = None
+    # Figure, not pyplot: no display and no global state is needed to write a file
     figure = Figure(figsize=(11, max(5.0, 1.4 + 0.55 * len(trials))), layout="constrained")
     axes, listing = figure.subplots(1, 2, width_ratios=(5, 4))
     for trial in trials:
@@ -54,6 +56,7 @@ def throughput_plot(trials: Sequence[Trial], objective: Objective, slo: Slo, pat
     limits = [SLO_TEXT[name].format(limit) for name, limit in slo.model_dump(exclude_none=True).items()]
     axes.set_title("Throughput against speed per user", loc="left", weight="bold", pad=24)
     detail = axes.text(0, 1.025, f"best by {objective}; SLO: {', '.join(limits) or 'none'}", fontsize=9.5)
+    # out of the layout, or a long SLO would squeeze the axes
     detail.set(transform=axes.transAxes, color="#5f6368", in_layout=False)
     _save(figure, path)
 
@@ -106,6 +109,7 @@ def _throughput_axes(axes: Axes, rows: Sequence[Row], slo: Slo) -> None:
         axes.axvline(slo.tokens_per_s_per_user, color=BAD, linewidth=1.2, linestyle="--", zorder=0)
         text = axes.annotate("SLO", (slo.tokens_per_s_per_user, 1), (4, -12), textcoords="offset points")
         text.set(color=BAD, fontsize=9)
+        # x at the limit, y at the top of the frame, whatever the scale
         text.xycoords = ("data", "axes fraction")
     _plain(axes)
 
@@ -118,6 +122,7 @@ def _number_trials(axes: Axes, trials: Sequence[Trial], best: Callable[[Trial], 
         if not rows:
             continue
         row = best(trial) or rows[-1]
+        # distance in shares of the axes: data units mean nothing on a logarithmic one
         place = axes.transAxes.inverted().transform(axes.transData.transform(_xy(row)))
         near = [group for group in groups if math.dist(group[0], place) < NEAR]
         if near:
@@ -147,6 +152,7 @@ def _came_to(trial: Trial, chosen: Trial | None, objective: Objective, slo: Slo)
 def _list(axes: Axes, lines: Sequence[tuple[str, str, str]]) -> None:
     """The key beside the plot: a heading and a line of detail per trial, top to bottom."""
     axes.set_axis_off()
+    # at least 7 rows, or two trials would be spread over the whole height
     step = 1 / max(len(lines), 7)
     for number, (head, detail, color) in enumerate(lines):
         y = 1 - (number + 0.15) * step
@@ -188,6 +194,7 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, metric in zip(grid, metrics, strict=True):
         _draw_metric(axes, metric, [row for row in rows if row["metric"] == metric], labels)
     grid[0].set_yticks(range(len(labels)), labels)
+    # upside down: the first label is at the top
     grid[0].set_ylim(len(labels) - 0.4, -0.6)
     seen = [name for name in MARKS if any(row["outcome"] == name for row in rows)]
     handles = [
@@ -206,6 +213,7 @@ def _draw_metric(axes: Axes, metric: str, rows: Sequence[Mapping[str, Any]], lab
     finite = [row for row in rows if None not in (row["value"], row["low"], row["high"])]
     ends = [row[end] for row in finite for end in ("low", "high")]
     limits = sorted({row["limit"] for row in rows if row["limit"] is not None})
+    # the other metrics lie around 1, where a logarithm shows nothing more
     if metric == "kl" and _wide([*ends, *limits]):
         axes.set_xscale("log")
     for row in finite:
@@ -226,10 +234,12 @@ def _draw_metric(axes: Axes, metric: str, rows: Sequence[Mapping[str, Any]], lab
 
 def _frame_metric(axes: Axes, metric: str, values: Sequence[float], limits: Sequence[float]) -> None:
     if axes.get_xscale() == "linear" and values:
+        # all equal, or all 0: an axis must still have a width
         room = 0.15 * ((max(values) - min(values)) or abs(max(values)) or 1)
         axes.set_xlim(min(values) - room, max(values) + room)
     elif values:
         axes.set_xlim(min(v for v in values if v > 0) / 1.6, max(values) * 1.6)
+    # read before axvspan, which would widen the axis to its edge
     low, high = axes.get_xlim()
     for limit in limits:
         axes.axvline(limit, color=INK, linewidth=1, linestyle="--")

@@ -57,6 +57,7 @@ def _own(name: str, values: Sequence[Any], default: Engine) -> int:
         have = default.options.get(name.removeprefix(OPTION))
     else:
         have = getattr(default, name, None)
+    # compared as JSON: in Python 1 == True, and True would find the 1
     texts = [json.dumps(value, sort_keys=True) for value in values]
     text = json.dumps(have, sort_keys=True)
     return texts.index(text) if text in texts else 0
@@ -66,7 +67,9 @@ def _pool(sizes: Sequence[int], count: int, seed: int) -> list[Cell]:
     """`count` distinct cells of the grid in random order; all of them where it has no more."""
     rng = random.Random(seed)
     total = math.prod(sizes)  # may be beyond what random.sample can index
+    # a dict keeps the order of drawing; a set's order would not be the seed's
     numbers: dict[int, None] = {}
+    # draws again on a repeat; ends, since no more are asked for than there are
     while len(numbers) < min(count, total):
         numbers[rng.randrange(total)] = None
     return [_cell(number, sizes) for number in numbers]
@@ -90,12 +93,14 @@ def _spread(own: Cell, pool: Sequence[Cell], sizes: Sequence[int], count: int) -
         chosen.append(farthest)
         del distances[farthest]
         for cell, distance in distances.items():
+            # the distance to the nearest chosen cell; kept up to date, not computed anew each round
             distances[cell] = min(distance, _distance(cell, farthest, sizes))
     return chosen
 
 
 def _distance(left: Cell, right: Cell, sizes: Sequence[int]) -> float:
     """Squared distance, with every setting's first and last value one apart."""
+    # a setting with one value adds nothing, and must not divide by 0
     return sum(((a - b) / max(1, size - 1)) ** 2 for a, b, size in zip(left, right, sizes, strict=True))
 
 
@@ -170,6 +175,7 @@ def misses(row: Row, slo: Slo) -> dict[str, tuple[float, float]]:
     return {
         name: (float(row[name]), limit)
         for name, limit in limits.items()
+        # `not`, so that a NaN, for which both comparisons are False, misses
         if not (row[name] <= limit if name in AT_MOST else row[name] >= limit)
     }
 
@@ -202,6 +208,7 @@ def _nearest(trials: Sequence[Trial], slo: Slo) -> str:
             f"none of {len(trials)} points could be built and measured; change tune.space as the reasons say"
         )
         return "\n".join([head, *(f"  {trial.label}: {trial.why}" for trial in trials)])
+    # two keys: rows are mappings, which cannot be compared
     _, number, row = min(measured, key=lambda entry: entry[:2])
     missed = [
         f"{name} {have:.4g}, wanted at {'most' if name in AT_MOST else 'least'} {want:g}"
@@ -223,9 +230,11 @@ def _measured(trials: Sequence[Trial]) -> Iterator[tuple[int, Row]]:
 def _excess(row: Row, slo: Slo) -> float:
     """How far a row misses the SLO: the largest factor over any missed limit, infinite for a NaN."""
     factors = [
+        # factors above 1 in both directions, so that milliseconds and tokens compare
         have / want if name in AT_MOST else want / have if have > 0 else math.inf
         for name, (have, want) in misses(row, slo).items()
     ]
+    # a row that misses nothing is here because its figure is not finite: never the nearest
     return max((math.inf if math.isnan(factor) else factor for factor in factors), default=math.inf)
 
 

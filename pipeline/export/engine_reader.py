@@ -22,6 +22,7 @@ def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
             f"{directory}: its description lacks {exc}; it was built by another version, build its "
             "recipe again"
         ) from None
+    # of the version, not of the engine: a draft inside has neither
     return replace(deployment, checkpoint=_find_checkpoint(record, store), measured=_read_measured(record))
 
 
@@ -46,6 +47,7 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         max_batch_size=said["max_batch_size"],
         max_seq_len=said["max_seq_len"],
         versions={name: str(value) for name, value in said["toolchain"].items()},
+        # the host that the version records stands in for an engine that names no GPU
         gpu=said.get("gpu") or _find_gpu(record),
         sm=said.get("sm"),
         memory_bytes_per_rank=tuple(said.get("memory_bytes_per_rank", ())),
@@ -83,6 +85,7 @@ def _find_gpu(record: VersionRecord) -> str | None:
 def _find_checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     """The quantized checkpoint of the version's lineage, or the source of an unquantized version."""
     key = record.lineage.get("quantized_checkpoint")
+    # a quantized version without its checkpoint must not be served from its source
     if key is None and record.facts.get("format") == "none":
         key = record.lineage.get("source")
     if key is None or not store.has(key):
@@ -114,5 +117,6 @@ def _read_measured(record: VersionRecord) -> tuple[Measured, ...]:
             itl_ms_p95=row.get("itl_ms_p95"),
         )
         for batch, row in sorted(rows.items())
+        # a metric of a user may also be named `something@8`
         if "tokens_per_s" in row
     )

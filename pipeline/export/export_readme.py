@@ -50,6 +50,7 @@ def _list_facts(deployment: Deployment) -> str:
 def _format_measured(deployment: Deployment) -> str:
     if not deployment.measured:
         return ""
+    # or the table would be read as the speed of the pair
     alone = "The engine was timed alone, without its draft model.\n\n" if deployment.draft else ""
     head = alone + "| batch | tokens/s | TTFT p95, ms | ITL p95, ms |\n| ---: | ---: | ---: | ---: |\n"
     return head + "".join(

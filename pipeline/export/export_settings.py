@@ -30,6 +30,7 @@ def safe(text: str) -> str:
 def absolute(text: str) -> str:
     """Checks that a path is absolute and without `.` and `..`."""
     parts = [part for part in text.split("/") if part]
+    # compared as text: two spellings of one path would differ in the files that are written
     if not parts or text != "/" + "/".join(parts):
         raise ValueError(
             f"{shortened(text)!r} is not an absolute path in its shortest form, e.g. /models/llama"
@@ -57,6 +58,7 @@ class Settings(Frozen):
 
     def place(self, name: str, source: Path) -> str:
         """Path, when served, of what lies in `source` in the store and is called `name` in the export."""
+        # the store's path goes into the same files, so it must be safe there too
         return safe(str(source)) if self.files == "reference" else f"{self.root}/{name}"
 
 
@@ -94,8 +96,10 @@ def _parse_scalar(text: str) -> object:
         value = yaml_text.parse(text)
     except yaml.YAMLError:
         return text
+    # `{0, 0}` is YAML, but here the text of a tree of proposals
     if isinstance(value, dict | list):
         return text
+    # `null` and `~` are text too; only an empty value is none
     return text if value is None and text else value
 
 
@@ -104,5 +108,6 @@ def _format_place(where: tuple[int | str, ...]) -> str:
 
 
 def _format_message(message: str) -> str:
+    # pydantic puts it in front of what a validator of ours raises
     text = message.removeprefix("Value error, ")
     return text[:1].lower() + text[1:]

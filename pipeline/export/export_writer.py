@@ -27,6 +27,7 @@ def write_export(
     # Checked before the work, and again just before the rename: copying an engine takes minutes.
     refuse_taken(target)
     to_place = {} if settings.files == "reference" else trees
+    # links and references take no room worth asking for
     needed = sum(disk.size_bytes(source) for source in to_place.values()) if settings.files == "copy" else 0
     prefix = f".{target.name}.export"
     with (
@@ -35,12 +36,14 @@ def write_export(
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()
+        # what an export left that was killed in the middle
         scratch.sweep(target.parent, prefix)
         with scratch.scratch(target.parent, prefix) as draft:
             for name, source in to_place.items():
                 _place_tree(source, draft / name, link=settings.files == "link")
             _write_texts(draft, files)
             names = list(tree.list_files(draft))
+            # before the rename: a name must not survive a crash that its content does not
             tree.sync_all(draft)
             refuse_taken(target)
             draft.rename(target)
@@ -52,6 +55,7 @@ def _write_texts(draft: Path, files: Mapping[str, str]) -> None:
         path = draft / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        # explicit modes: the umask must not decide whether the server can read it
         path.chmod(PROGRAM if text.startswith("#!") else TEXT)
 
 
@@ -70,6 +74,7 @@ def _place_tree(source: Path, target: Path, *, link: bool) -> None:
 def _link_file(source: Path, target: Path) -> None:
     """Links a file that never changes."""
     try:
+        # resolved: the file itself is linked, whatever links lead to it
         os.link(source.resolve(), target)
     except OSError as exc:
         if exc.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):

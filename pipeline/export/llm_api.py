@@ -43,6 +43,7 @@ def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
     """The options that it was measured with; the draft model is named by its path in the export."""
     options = {name: value for name, value in (deployment.llm_options or {}).items() if name not in OURS}
     speculation = options.get("speculative_config")
+    # the options name it relative to the engine, which the server does not know
     if isinstance(speculation, Mapping) and speculation.get("speculative_model_dir") == DRAFT:
         place = settings.place(DRAFT, deployment.engine / DRAFT)
         options["speculative_config"] = {**speculation, "speculative_model_dir": place}
@@ -61,6 +62,7 @@ def trees(deployment: Deployment) -> Mapping[str, Path]:
     source = _find_source(deployment)
     assert source is not None
     folders, draft, tuning = {"checkpoint": source}, deployment.engine / DRAFT, deployment.engine / TUNING
+    # asked of the disk: other modes of speculation have options and no directory
     if draft.is_dir():
         folders[DRAFT] = draft
     if any(tuning.glob(CACHES)):  # else it says how the build went, and no more
@@ -87,6 +89,7 @@ def environment(deployment: Deployment, settings: Settings) -> str:
 
 def _find_source(deployment: Deployment) -> Path | None:
     """The checkpoint inside the engine, else the one of the lineage."""
+    # inside first: the engine brings the checkpoint that it runs
     inside = deployment.engine / "checkpoint"
     if (inside / "config.json").is_file():
         return inside

@@ -68,9 +68,11 @@ def needs_gpus(deployment: Deployment) -> str:
         f'[ "$count" -ge {count} ] || refuse "the engine has {count} ranks; GPUs here: $count"',
     ]
     if deployment.sm is not None:
+        # 90 is 9.0, 120 is 12.0: the last digit is the minor version
         major, minor = divmod(deployment.sm, 10)
         release = f"{major}.{minor}"
         lines.append(
+            # sorted and joined: GPUs of two kinds give "8.99.0", which equals no release
             f'[ "$(sort -u <<<"$gpus" | tr -d "[:space:]")" = {release} ] || '
             f'refuse "the engine needs compute capability {release}; here: $(sort -u <<<"$gpus" | xargs)"'
         )

@@ -116,6 +116,7 @@ class Config:
     def real(self, key: str, most: float) -> float:
         """Returns a number above 0; transformers takes no whole number for it."""
         value = self.value(key)
+        # NaN is a float, and fails both comparisons
         if type(value) is not float or not 0 < value <= most:
             self.refuse(
                 f"{key} is {shortened(value)}; it must be above 0 and at most {most:g}, "
@@ -127,6 +128,7 @@ class Config:
     def require(self, key: str, *allowed: Any) -> None:
         """Refuses a switch that changes the computation in a way no part of the program follows."""
         value = self.value(key)
+        # 0 == False in Python, and JSON's 0 is not false
         if not any(value == each and type(value) is type(each) for each in allowed):
             self.refuse(
                 f"{key} {shortened(value)} is not supported for {self.architecture}; "
@@ -159,7 +161,9 @@ def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
         "hidden_size": hidden,
         "num_layers": config.whole("num_hidden_layers"),
         "num_heads": heads,
+        # null means one key head per query head
         "num_kv_heads": config.maybe_whole("num_key_value_heads") or heads,
+        # max: with a wrong size the reading must go on, to report every problem
         "head_dim": config.maybe_whole("head_dim") or max(hidden // heads, 1),
         "intermediate_size": config.whole(inner),
         "vocab_size": config.whole("vocab_size"),
@@ -167,6 +171,7 @@ def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
         "rms_norm_eps": config.real("rms_norm_eps", 1.0),
         "tie_word_embeddings": config.switch("tie_word_embeddings"),
     }
+    # the checks below divide by these numbers, and rely on each being in its bounds
     config.settle()
     _check_heads(config, sizes)
     _check_padding(config, sizes["vocab_size"])
@@ -194,6 +199,7 @@ def _check_heads(config: Config, sizes: Mapping[str, Any]) -> None:
             "every key head must serve the same number of query heads"
         )
     sized = config.value("head_dim") is not None
+    # with head_dim given, the heads need not add up to hidden_size
     if hidden % heads and (config.known.equal_heads or not sized):
         advice = "transformers refuses it" if config.known.equal_heads else "set head_dim"
         config.refuse(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}; {advice}")
@@ -212,9 +218,11 @@ def dtype(config: Config) -> str:
 
 def number(config: Config, name: str, value: Any) -> float:
     """Returns a finite number above 0, whole or not; `name` says where it stands."""
+    # `type`, since a bool is an int to isinstance; NaN fails the comparison below
     if type(value) in (int, float):
         try:
             number = float(value)
+        # a whole number of JSON may have more digits than a float can hold
         except OverflowError:
             number = math.inf
         if 0 < number < math.inf:

@@ -56,8 +56,10 @@ def _matches(value: Any, expected: Type) -> bool:
     if isinstance(expected, list):
         return isinstance(value, str) and value in expected
     if expected in PLAIN:
+        # exact: a whole number is no float to these classes, and true no whole number
         return type(value) is PLAIN[expected]
     if expected.startswith(AT_MOST):
+        # `not >` lets a NaN through: a bound is all that this type states
         return type(value) is float and not value > float(expected.removeprefix(AT_MOST))
     outer, _, inner = expected.partition(" of ")
     if outer == "list":

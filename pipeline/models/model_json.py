@@ -70,6 +70,7 @@ def open_regular(path: Path, root: Path | None = None) -> Iterator[BufferedReade
     Anything else, and a link that leads out of the directory, is a SourceError.
     """
     try:
+        # before opening: opening some devices already does something
         _require_regular(path, path.stat().st_mode)
         # Between the two looks it may have become a FIFO, which must not make us wait, or another link.
         home = root or path.parent
@@ -100,9 +101,11 @@ def parse_json(data: bytes, where: str, limits: Limits = MODEL) -> dict[str, Any
     values = max(sum(map(data.count, (b",", b":", b"[", b"{", b"\\"))), data.count(b'"') // 2)
     if values > limits.values:
         raise SourceError(f"{where}: {values} values and names; at most {limits.values} are read")
+    # before the parser, which recurses and would run out of stack
     if (deepest := _count_depth(data)) > limits.depth:
         raise SourceError(f"{where}: nested {deepest} deep; at most {limits.depth} levels are read")
     try:
+        # own number parsers: converting a text of millions of digits takes time out of proportion
         value = json.loads(
             data.decode(), object_pairs_hook=_require_unique, parse_int=_parse_int, parse_float=_parse_float
         )
@@ -130,6 +133,7 @@ def shortened(value: Any) -> str:
 
 def _show_container(value: dict[str, Any] | list[Any]) -> str:
     """Shows a small object or list, and counts a large one."""
+    # one level only: what is inside of containers is counted, not shown
     small = len(value) <= 8 and not any(isinstance(item, dict | list) for item in _list_items(value))
     kind = "object" if isinstance(value, dict) else "list"
     if not small:

@@ -37,6 +37,7 @@ def rope(config: Config) -> Rotary:
 def blocks(config: Config) -> dict[str, Mapping[str, Any]]:
     """The blocks that are not empty, the one that transformers reads first; or an empty one."""
     rope_blocks: dict[str, Mapping[str, Any]] = {}
+    # the order is that in which transformers looks; `one_of` takes the first
     for name in ("rope_scaling", "rope_parameters"):
         block = config.given.get(name)
         if block is not None and not isinstance(block, dict):
@@ -44,6 +45,7 @@ def blocks(config: Config) -> dict[str, Mapping[str, Any]]:
         elif block:
             rope_blocks[name] = block
     if not rope_blocks:
+        # one empty block, so that the field beside it, or the class, still gives the base
         rope_blocks["rope_parameters"] = {}
     return rope_blocks
 
@@ -52,6 +54,7 @@ def one_of(config: Config, readings: Mapping[str, Rotary]) -> Rotary:
     """Returns the first of the readings; if there are two they must agree."""
     (_, first), *others = readings.items()
     for other, second in others:
+        # readings are compared, not blocks: two spellings of one meaning agree
         if second != first:
             listing = " and ".join(f"{name} {shortened(config.given[name])}" for name in readings)
             config.refuse(
@@ -95,6 +98,7 @@ def require_equal(config: Config, first: tuple[str, Any], other: tuple[str, Any]
 
 def kind(config: Config, name: str, block: Mapping[str, Any], alike: tuple[str, ...] = ()) -> str:
     """Reads the type of a block: `rope_type`, or where that is left out `type`; `alike` are names of one."""
+    # a `rope_type` of null is no missing one: it is refused below
     rope_type = block.get("rope_type", block.get("type", "default"))
     if not (rope_type in alike and block.get("type") in alike):
         require_equal(config, (f"{name}.rope_type", rope_type), (f"{name}.type", block.get("type")))
@@ -127,6 +131,7 @@ def scaling(config: Config, name: str, block: Mapping[str, Any]) -> dict[str, An
             f"{name}: rope_type {shortened(rope_type)} is not supported; supported: default, {supported}"
         )
         return None
+    # null counts as missing: the scaling cannot be computed from it
     missing = [key for key in NEEDED[rope_type] if block.get(key) is None]
     if missing:
         config.refuse(f"{name}: rope_type {rope_type!r} lacks {', '.join(missing)}; add them")
@@ -147,6 +152,7 @@ def scaling(config: Config, name: str, block: Mapping[str, Any]) -> dict[str, An
 def _read_number(config: Config, name: str, value: Any) -> Any:
     """The number as it stands, whole or not."""
     number(config, name, value)
+    # not the float: whoever writes the field again must write 8, not 8.0
     return value
 
 

@@ -50,11 +50,13 @@ class Tokens:
 
 def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     """Reads a directory's tokenizer whole; a SourceError lists everything that is wrong with its files."""
+    # descriptions first: the readers below take the types of their fields for granted
     problems, table = list(descriptions(directory)), dict[str, int]()
     try:
         if (directory / "tokenizer.json").exists():
             path = directory / "tokenizer.json"
             document = _read_object(path)
+            # read even after a problem: the tokenizer's own faults are reported with it
             table = _read_serialized(path, document, vocab_size)
             if not problems:
                 problems += _check_class(directory, document)
@@ -69,6 +71,7 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     if problems:
         raise SourceError("\n  ".join(problems))
     table = _add_missing_tokens(directory, table)
+    # once more over the whole table: files beside may add ids that tokenizer.json has not
     _require_dense(directory, table, vocab_size)
     beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
     return Tokens({text: number for number, text in beyond})
@@ -104,6 +107,7 @@ def missing_package(names: list[str]) -> str:
     try:
         import_module("sentencepiece.sentencepiece_model_pb2")
     except ImportError as exc:
+        # sentencepiece's module imports protobuf, whose package is called google
         package = "protobuf" if str(exc.name).startswith("google") else "sentencepiece"
         return f"tokenizer.model is read by sentencepiece, and {package} is not installed; install it"
     except Exception as exc:  # noqa: BLE001 protobuf's own error, of a module that may not be there
@@ -164,6 +168,7 @@ def _read_class(directory: Path) -> str:
 def _read_serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
+    # before the library has the file: beyond some limits it aborts the process
     if wrong := list(excesses(document, vocab_size)):
         raise SourceError("\n  ".join(f"{path}: {problem}; get the file again" for problem in wrong))
     data = _read_bytes(path)
@@ -201,6 +206,7 @@ def _run_trial(path: Path) -> None:
     """
     # posix_spawn with stdin, stdout and stderr on /dev/null: a panic of the library prints a backtrace.
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    # -P: the script's own directory must not come before the library's modules
     command = [sys.executable, "-P", str(TRIAL), str(path)]
     pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -261,12 +267,15 @@ def _read_byte_level(directory: Path) -> dict[str, int]:
     ):
         raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
     try:
+        # not splitlines: a token may hold characters that it would cut at
         lines = _read_bytes(merges).decode().split("\n")
+        # not split(): a token may hold other kinds of white space
         pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if malformed := next((pair for pair in pairs if len(pair) != 2), None):
             raise SourceError(
                 f"{merges}: {shortened(' '.join(malformed))} is no pair of tokens; get the file again"
             )
+        # made only for its refusal of merges that name no token
         BPE(table, pairs)
     except UnicodeDecodeError as exc:
         raise SourceError(f"{merges}: not UTF-8 ({exc}); get the file again") from None

@@ -47,6 +47,7 @@ ALWAYS = ("qwen2",)
 def class_of(class_name: str, model_type: str) -> str:
     """The class by which transformers reads a tokenizer.json; empty where it takes the file as it is."""
     class_name, own = class_name.removesuffix("Fast"), OWN.get(model_type)
+    # an empty OWN is an answer, the file as it is; None only says that the type is not listed
     if not class_name or model_type in ALWAYS or own == "":
         return own or ""
     return class_name if class_name in REBUILT else ""
@@ -58,6 +59,7 @@ def rebuilt_otherwise(tokenizer: Mapping[str, Any], name: str) -> str:
         return ""
     kind, byte_level = REBUILT[name]
     model_kind = tokenizer.get("model", {}).get("type")
+    # a model without a type is left to the library, which tells it by its fields
     if model_kind is not None and model_kind != kind:
         return f"makes a {kind} model of it, and it holds a {model_kind} model"
     kinds = set(_list_kinds(tokenizer))

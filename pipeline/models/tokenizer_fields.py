@@ -33,9 +33,11 @@ def descriptions(directory: Path) -> Iterator[str]:
             continue
         if name in OTHERS:
             continue
+        # there every name is a token, so no field is known in advance
         fields = dict.fromkeys(document, is_id) if name == "added_tokens.json" else FIELDS
         for field, fits in fields.items():
             value = document.get(field)
+            # null is taken everywhere, as if the field were left out
             if value is not None and (expectation := fits(value)):
                 yield f"{path}: {field} is {shortened(value)}, {expectation} is needed; get the file again"
 
@@ -73,6 +75,7 @@ def _is_number(value: Any) -> str:
 
 
 def _is_list(value: Any) -> str:
+    # [None] is one item that is no token: it refuses any other type
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
     return "" if not any(map(_is_token, items)) else "a list of tokens"
 

@@ -82,6 +82,7 @@ def _list_steps(part: Any) -> Iterator[dict[str, Any]]:
     if not inner:
         yield part
     for item in inner:
+        # recursion is bounded: `parse_json` has refused deeper nesting
         yield from _list_steps(item)
 
 
@@ -161,6 +162,7 @@ def _estimate_growth(step: Mapping[str, Any]) -> float:
         (pattern, regex), length = _read_pattern(step), _count_bytes(step["content"])
         if regex or not pattern:  # it may match the nothing between two characters
             return 1.0 + length
+        # at worst the text is nothing but the pattern, again and again
         return max(1.0, length / _count_bytes(pattern))
     if "precompiled_charsmap" in step:
         return max(1.0, _longest_replacement(step["precompiled_charsmap"]))
@@ -182,6 +184,7 @@ def _longest_replacement(charsmap: Any) -> float:
         data = base64.b64decode(charsmap) if isinstance(charsmap, str) else b""
     except (binascii.Error, ValueError):  # the library says so
         return 1.0
+    # an offset that lies gives an empty slice, and so no growth
     texts = data[4 + int.from_bytes(data[:4], "little") :]
     return float(max(map(len, texts.split(b"\0"))))
 
@@ -205,6 +208,7 @@ def _check_templates(processors: list[dict[str, Any]]) -> Iterator[str]:
                 )
                 return
             added = sum(_count_ids(tokens.get(text)) for text in texts)
+            # a template may hold the text itself several times; the next one repeats all of that
             most[name] = most[name] * max(1, sum("Sequence" in piece for piece in pieces)) + added
     if max(most.values()) > PADDED:
         yield (
@@ -221,6 +225,7 @@ def _check_ids(document: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
     model, added = document.get("model"), _as_list(document.get("added_tokens"))
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     table = vocabulary if isinstance(vocabulary, dict) else {}
+    # a list (unigram) has its places as ids, so it cannot be sparse
     size = len(vocabulary) if isinstance(vocabulary, dict | list) else 0
     most = SPARSE * max(vocab_size, size + len(added))
     ids = {f"added_tokens[{n}].id": item.get("id") for n, item in enumerate(added) if isinstance(item, dict)}

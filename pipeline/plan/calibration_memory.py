@@ -20,6 +20,7 @@ def layer_sizes(shape: ModelShape, seq_len: int) -> Sizes:
         element_bytes=ELEMENT_BYTES[shape.dtype],
         experts=shape.experts.count if shape.experts else 0,
         shared_size=shape.experts.shared_intermediate_size if shape.experts else 0,
+        # soft caps keep the fast attention kernels away: only then are all scores held (`Sizes.scores`)
         scores=shape.num_heads * seq_len if shape.attention_softcap is not None else 0,
     )
 
@@ -29,11 +30,13 @@ def hidden_bytes(calibration: Calibration, shape: ModelShape) -> int:
     if calibration.max_sequences == "all":
         return 0
     tokens = calibration.max_sequences * calibration.seq_len
+    # twice: what goes into a layer and what comes out of it are on disk together
     return 2 * tokens * shape.hidden_size * ELEMENT_BYTES[shape.dtype]
 
 
 def memory_budget(calibration: Calibration, host: Host) -> Budget:
     """The recipe's caps, or where it has none, nine tenths of what the host has."""
+    # a GPU that our PyTorch build cannot use counts as none: then the CPU measures
     gpu, memory = (host.gpus[0] if host.gpus and host.cuda else None), calibration.memory
     return Budget(
         device="cuda" if gpu else "cpu",

@@ -61,8 +61,10 @@ def _own_problems(model: Path, memory: Memory) -> Iterator[str]:
     for path in files:
         if fault := _syntax(path.read_bytes().decode(), memory):
             yield f"{path}:{fault}"
+    # files count before the configuration: what they hide is never rendered, and not checked
     template = None if files else _configured(model)
     entries = (
+        # a mapping of name to text, a list of {name, template}, or one text: all three occur
         template.values()
         if isinstance(template, dict)
         else template
@@ -80,7 +82,9 @@ def _syntax(text: str, memory: Memory, *, named: bool = False) -> str:
 
     One that a recipe names must print messages: any text without braces is Jinja, a private key too.
     """
+    # the stricter check of a named template has its own key: one answer may not serve both
     key = digest.of_json({"template": text, **({"named": True} if named else {})})
+    # only good templates are kept, so that a bad one is reported by every plan
     if (len(text) > PARSED and not named) or memory.recall(key) is not None:
         return ""
     if fault := _fault(text, named=named):

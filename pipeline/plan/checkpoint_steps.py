@@ -79,6 +79,7 @@ class CheckpointSteps:
         assert calibration is not None
         tokens = self.calibration_set(source)
         steps = [tokens, data_steps.leakage(self.recipe.gate, self.facts, source, tokens)]
+        # no statistics step then: its pass and its quantizing are one child
         if calibration.method == "modelopt":
             return steps, tokens
         statistics = self.statistics(source, tokens)
@@ -92,6 +93,7 @@ class CheckpointSteps:
         sizes = layer_sizes(self.facts.source.shape, calibration.seq_len)
         search = calibration.statistics == "all"
         shortage = memory_shortage(calibration, self.facts)  # then the step is shown, and refused
+        # batch_size has no answer under a shortage, and the plan must still be printable
         batch = 1 if shortage else batch_size(sizes, calibration.seq_len, budget, search=search)
         return Step(
             kind="statistics",
@@ -127,6 +129,7 @@ class CheckpointSteps:
             kind="sensitivity",
             inputs={"source": source.key, "statistics": statistics.key},
             params=SensitivityParams(
+                # all formats at once: the key then serves every recipe with these statistics
                 formats=tuple(name for name in FORMATS if name != "none"),
                 smoothing=calibration.smoothing,
                 device=memory_budget(calibration, self.facts.host).device,
@@ -149,14 +152,17 @@ class CheckpointSteps:
             params=QuantizedParams(
                 format=self.precision,
                 kv_cache=recipe.kv_cache,
+                # in the key only where a format reads it: other formats would be built again for nothing
                 smoothing=calibration.smoothing if calibration is not None and by_alpha else None,
                 tools=tools(self.facts, f"quantized_checkpoint.{variant}".rstrip(".")),
             ),
             what=f"{self.precision} by ModelOpt's own calibration" if variant else str(self.precision),
             size_bytes=self.quantized_bytes,
+            # ModelOpt's calibration loads the whole model with transformers
             memory_bytes=2 * self.facts.source.weight_bytes if variant else 0,
         )
 
 
 def _once(steps: list[Step]) -> list[Step]:
+    # equal keys are one step: the gate may read the dataset that calibration reads
     return list({step.key: step for step in steps}.values())

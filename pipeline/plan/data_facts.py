@@ -74,6 +74,7 @@ def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
     else:
         raise DataError(f"{path}: no such data file; check the path in the recipe")
     rows, holds = _quick_check(path, kind, reading)
+    # `rows` is None for a scan that ran out of its budget: then the step is the one that refuses
     if rows is not None and item.samples != "all" and rows < item.samples:
         raise DataError(f"{item.path} has {rows} rows; the recipe asks for {item.samples}")
     digests = [store.digests.digest(file) for file in files]
@@ -101,10 +102,13 @@ def _template(base: Path, name: str) -> str:
     """The text of a recipe's template, which goes into what is published; a link may not lead elsewhere."""
     path = base / name
     try:
+        # `../x` may be named: then its own folder is the root, and a link may not lead out of that
         root, below = (base, name) if leads_out(base, name) is None else (path.parent, path.name)
         with os.fdopen(open_inside(root, below), "rb") as file:
+            # asked of the open file: a path that is checked first may be another file when it is opened
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise DataError(f"template: {path}: is no regular file; name a file with a Jinja template")
+            # one byte more than allowed tells too long from just long enough, without reading it all
             data = file.read(TEMPLATE_BYTES + 1)
     except LeadsOut as exc:
         raise DataError(f"template: {exc.strerror}") from None
@@ -148,8 +152,10 @@ def _require_parquet(path: Path) -> None:
         head, size = file.read(4), file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
         length, tail = int.from_bytes(file.read(4), "little"), file.read()
+        # 12: two marks of 4 bytes and the length between them
         if head != PARQUET or tail != PARQUET or size < 12:
             raise DataError(f"{path}: not a whole Parquet file ({size} bytes); write or get it again")
+        # a length that lies would seek before the start; it is refused below
         file.seek(max(0, size - 8 - length))
         if length > size - 12 or file.read(1) != FOOTER:
             raise DataError(

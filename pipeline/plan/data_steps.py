@@ -60,6 +60,7 @@ def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools:
         kind="calibration_set",
         inputs={"source": source.key, **inputs},
         params=CalibrationSetParams(
+            # the recipe's count and date join the source here: `facts` knows nothing of how much is taken
             data=tuple(
                 text.drawn(item.samples, calibration.date)
                 for text, item in zip(data, calibration.data, strict=True)
@@ -85,9 +86,11 @@ def leakage(gate: Gate, facts: Facts, source: Step, tokens: Step) -> Step:
     Where the tokenizer has tokens that the model lacks, also that no row which the gate will draw uses one.
     """
     (data,), places, inputs = sources((gate.data,), facts)
+    # only then can a drawn row use a token that the model has no row for
     draws = bool(facts.source.beyond)
     return Step(
         kind="leakage",
+        # the tokenizer is read only where rows are drawn
         inputs={"calibration_set": tokens.key, **inputs} | ({"source": source.key} if draws else {}),
         params=LeakageParams(
             gate=data, drawn=Draw(samples=gate.data.samples, seed=GATE_SEED) if draws else None

@@ -111,7 +111,9 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
             with _collecting_later():
                 sources[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except (SourceError, FileRefused, OSError) as exc:
+            # model problems come before data problems, as the fields stand in the recipe
             problems.insert(number, f"{place}: {format_error(exc)}")
+    # a model that could not be read is reported already; its templates would repeat it
     problems += _templates(loaded, data, store, whole="model" in sources)
     try:
         heads = _heads(loaded, store)
@@ -142,6 +144,7 @@ def _collecting_later() -> Iterator[None]:
     try:
         yield
     finally:
+        # also after an error, or the whole process would go on without a collector
         gc.enable()
 
 
@@ -205,12 +208,14 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
     if model.path is not None:
         directory = resolved(base / model.path)
         require_directory(directory)
+        # before anything in it is opened: a link that leads out must not be followed
         require_inside(directory)
         if holds_config_only(directory):
             return _config_only(directory, model.path)
         ends(directory)  # read where text is generated, and refused here
         source = _source(
             open_checkpoint(directory),
+            # the store remembers digests of unchanged files: a second plan does not hash the weights again
             SourceParams(digest=local_digest(directory, store.digests.digest)),
             SourcePlaces(path=directory),
             (str(directory), [path.name for path in directory.iterdir()]),
@@ -232,13 +237,16 @@ def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
     """What a local tokenizer holds; files that were read once are not read again, which takes a second."""
     names = [*tokenizer_names(directory), "config.json"]  # by its model_type transformers chooses the class
     files = {name: store.digests.digest(directory / name) for name in names}
+    # before recall: what is remembered must not hide that a package is gone
     if missing := missing_package(list(files)):
         return Tokens({}, missing)
     memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
+    # an empty answer counts, so the test is against None
     remembered = memory.recall(key)
     if remembered is not None:
         return Tokens({text: int(number) for text, number in remembered.items()})
     tokens = read_tokens(directory, vocab_size)
+    # Memory stores strings only; nothing to watch, for the key holds the digests
     memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
     return tokens
 
@@ -249,7 +257,9 @@ def _config_only(directory: Path, named: str) -> Source:
     shape = read_shape(config, directory)
     return Source(
         shape=shape,
+        # no file to measure: the size that one rank would have, unquantized
         weight_bytes=sum(rank_bytes(shape, Precision.parse("none"), 1, 1)),
+        # its own field: this digest may never equal one of a directory with weights
         params=SourceParams(config=digest.of_file(directory / "config.json")),
         places=SourcePlaces(path=directory),
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",

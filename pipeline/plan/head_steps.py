@@ -21,6 +21,7 @@ def added(recipe: Recipe, facts: Facts, checkpoint: Step) -> list[Step]:
     heads = source(facts.heads, mode)
     both = replace(
         checkpoint,
+        # heads change the rank files, so the checkpoint with heads has a key of its own
         inputs={**checkpoint.inputs, "heads": heads.key},
         params=checkpoint.params.model_copy(update={"speculative": proposals(recipe.speculative)}),
         what=f"{checkpoint.what}, with {mode} heads",
@@ -53,4 +54,5 @@ def _written(heads: Heads, shape: ModelShape, speculative: Speculative) -> int:
     if speculative.mode != "eagle":
         return heads.weight_bytes
     table = shape.vocab_size * shape.hidden_size * item_bytes(SOURCE_TYPES[shape.dtype])
+    # each level carries the model's output table as well
     return eagle.depth(eagle.tree(speculative.max_draft_len)) * (heads.weight_bytes + table)

@@ -78,6 +78,7 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
     prepared, checkpoint = _up_to_checkpoint(recipe, facts)
     drafted, draft = _draft_steps(recipe, facts, prepared, checkpoint)
     maker = _Maker(recipe, facts, checkpoint.size_bytes, draft)
+    # trials are outside `steps`: with a cached tuned engine none of them runs
     trials = maker.trials(checkpoint)
     engine = maker.tuned_engine(trials) if trials else maker.engine(checkpoint, recipe.engine)
     baseline = maker.baseline(prepared[0])
@@ -89,6 +90,7 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
         baseline,
         maker.evaluation(engine, baseline),
     )
+    # only after all steps are known: an error may name the copy that another step made
     names = origins(steps)
     return Plan(
         recipe=recipe,
@@ -107,8 +109,10 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
     weights = sum(rank_bytes(facts.source.shape, precision, 1, 1, recipe.kv_cache))
     first = CheckpointSteps(recipe, facts, weights, precision)
     source = first.source()
+    # downloads first: a hub that fails does so before hours of work
     prepared = [source, *first.datasets()]
     checkpoint = measured = source
+    # a quantized KV cache alone needs a checkpoint too: it carries the cache's scales
     if precision.quantizes or recipe.kv_cache != "auto":
         if recipe.needs_calibration:
             measuring, measured = first.calibration(source)
@@ -116,6 +120,7 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
         checkpoint = first.quantized_checkpoint(source, measured)
         prepared.append(checkpoint)
     if sharded:
+        # the release decides tensor names only, so the key holds the names and not the release
         toolchain = facts.choice.toolchain if backend.uses_toolchain else None
         release = toolchain.version if toolchain else ""
         checkpoint = _sharded_checkpoint(
@@ -144,14 +149,17 @@ def _draft_steps(
         return [heads], heads
     if drafting is None or about is None:
         return [], None
+    # steps that both models share, datasets for instance, are built once
     prepared_keys = {step.key for step in prepared}
     steps, last = _up_to_checkpoint(drafting, about)
     steps = [
         step
         for step in steps
+        # the target's step proves the same of the same data; `last` is added below, perhaps changed
         if step.key not in prepared_keys and step.kind != "leakage" and step is not last
     ]
     if last.kind == "sharded_checkpoint":
+        # the key depends on the target too: the same draft beside another model is checked anew
         last = replace(last, inputs={**last.inputs, "target": target.inputs["checkpoint"]})
     draft_steps = [replace(step, role="draft") for step in (*steps, last)]
     return draft_steps, draft_steps[-1]
@@ -172,6 +180,7 @@ def _sharded_checkpoint(
             pp=engine.pp,
             ep=engine.ep,
             layout_version=LAYOUT_VERSION,
+            # None, not False: what is None is left out of the key, and older keys stay valid
             at_build=at_build or None,
             names=names,
         ),
@@ -209,6 +218,7 @@ class _Maker:
         backend, asked_for = engines.backend(engine.backend), request(self.recipe, self.facts, engine)
         weights, draft, speculative = self.quantized_bytes, self.draft, self.recipe.speculative
         weights += draft.size_bytes if draft else 0
+        # the twin that is scored in the engine's place has the same weights once more (`engine_parts`)
         twin = self.quantized_bytes if speculative and backend.checkpoint == "sharded_checkpoint" else 0
         return Step(
             kind="engine",
@@ -224,6 +234,7 @@ class _Maker:
                 kv_cache=self.recipe.kv_cache,
                 max_batch_size=engine.max_batch_size,
                 max_seq_len=engine.max_seq_len,
+                # effective values, not the recipe's: a default that changes must change the key
                 options=backend.settings(asked_for),
                 toolchain=backend.identity(asked_for),
                 speculative=head_steps.proposals(speculative) if speculative else None,
@@ -245,6 +256,7 @@ class _Maker:
         trials = []
         for point in tuning_search.points(search.space, search.budget, default=self.recipe.engine):
             settings = tuning_search.apply(self.recipe.engine, point)
+            # an ordinary engine step: the same settings without a search have the same key
             engine = self.engine(checkpoint, settings)
             trials.append(
                 Trial(
@@ -287,6 +299,7 @@ class _Maker:
                 prompt_len=TIMING.prompt_len,
                 new_tokens=TIMING.new_tokens,
                 repeats=TIMING.repeats,
+                # in the key: a time is a property of engine and machine together
                 host=TimedHost(cpu=host.cpu, cores=host.cores, gpus=tuple(gpu.name for gpu in host.gpus)),
             ),
             what="batch 1 and the largest",
@@ -323,6 +336,8 @@ class _Maker:
 
 def cache_bytes(engine: Engine, shape: ModelShape, kv_cache: str) -> int:
     """KV cache of all ranks at the engine's limits; key heads are repeated where ranks are more."""
+    # bytes of one element: fp8 and int8, the other two settings, have one
     element = 1 if kv_cache != "auto" else 4 if shape.dtype == "float32" else 2
     per_token = 2 * shape.num_layers * max(shape.num_kv_heads, engine.tp) * shape.head_dim * element
+    # one position more than a request can fill, as in `aoti.sizes`: padding goes there
     return engine.max_batch_size * (engine.max_seq_len + 1) * per_token

@@ -43,6 +43,7 @@ def draft(loaded: Loaded, site: Site) -> Draft:
     """Plans one recipe, or raises RecipeError with every reason against the recipe itself."""
     recipe, facts = loaded.recipe, gather(loaded, site.host, site.store)
     refusals = checks.refusals(recipe, facts)
+    # only the recipe's own problems stop a draft: `plan` shows the rest beside the steps
     replace(refusals, host=()).require_none(loaded)
     planned = plan(loaded, facts)
     return Draft(
@@ -53,6 +54,7 @@ def draft(loaded: Loaded, site: Site) -> Draft:
             *checks.notes(facts),
             *engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine)),
         ),
+        # capacity needs the steps, and steps need a sound recipe: hence after `plan`
         refusals=replace(refusals, host=(*refusals.host, *checks.capacity(pending(planned, site), facts))),
         unkeyed=unkeyed(planned, facts),
     )
@@ -61,11 +63,13 @@ def draft(loaded: Loaded, site: Site) -> Draft:
 def unkeyed(planned: Plan, facts: Facts) -> frozenset[str]:
     """Keys that are none yet: of steps that follow from weights, or a toolchain, that are not here."""
     toolchain = engines.backend(planned.recipe.engine.backend).uses_toolchain and not facts.choice.toolchain
+    # by role; heads have none here, for they are always read from a directory
     models = {"": facts.source, "draft": facts.draft}
     keys: set[str] = set()
     for step in planned.all_steps:
         model = models.get(step.role) if step.kind == "source" else None
         open_ = (model and model.lacking) or (step.kind == "engine" and toolchain)
+        # steps are in build order, so one pass reaches all that follow
         if open_ or keys & set(step.inputs.values()):
             keys.add(step.key)
     return frozenset(keys)
@@ -92,5 +96,6 @@ def plan_sensitivity(loaded: Loaded, site: Site) -> tuple[Step, ...]:
 
 def pending(planned: Plan, site: Site) -> tuple[Step, ...]:
     """The steps that would run: those of the plan, and of its trials unless the tuned engine is there."""
+    # trials may have been collected since; the tuned engine does not need them again
     steps = planned.steps if is_cached(planned.step("engine"), site) else planned.all_steps
     return tuple(step for step in steps if not is_cached(step, site))

@@ -74,6 +74,7 @@ def refusals(recipe: Recipe, facts: Facts) -> Refusals:
         *speculation.reasons(recipe, facts),
         *_settings(recipe, facts),
     )
+    # whether it fits is computed only for a recipe that is sound otherwise
     unfit = () if problems else misfits(recipe, facts, engine_candidates(recipe))
     return Refusals(
         recipe=problems,
@@ -118,6 +119,7 @@ def warnings(recipe: Recipe) -> tuple[str, ...]:
     calibration = recipe.calibration
     if calibration is None or not recipe.needs_calibration:
         return ()
+    # of a search, the longest: one point that outruns calibration is enough to warn
     longest = max(engine.max_seq_len for engine in engine_candidates(recipe))
     if calibration.seq_len >= longest:
         return ()
@@ -145,6 +147,7 @@ def capacity(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
             f"{facts.free_bytes / 1e9:.1f} GB free; free {(needed - facts.free_bytes) / 1e9:.1f} GB more "
             "there (`enginery store gc --dry-run` shows what can go), or choose another --store"
         )
+    # the largest, not the sum: steps run one after another
     hungriest = max(steps, key=lambda step: step.memory_bytes, default=None)
     if hungriest is not None and hungriest.memory_bytes > facts.host.memory_bytes:
         problems.append(
@@ -173,11 +176,13 @@ def _blend(recipe: Recipe, facts: Facts) -> Iterator[str]:
     if calibration is None or calibration.total is None or calibration.total.samples is None:
         return
     total = calibration.total.samples
+    # the same rounding as the step that draws the rows, or the two would disagree
     sizes = shares(total, [item.weight for item in calibration.data])
     for number, (item, size) in enumerate(zip(calibration.data, sizes, strict=True)):
         rows, place = facts.data[item].rows, f"calibration.data.{number}: {item.title}"
         if size == 0:
             yield f"{place}: its share of {total} samples is less than one; raise the total or its weight"
+        # not counted yet: then the step that draws refuses it
         elif rows is not None and rows < size:
             yield f"{place} has {rows} rows; its share is {size}: add rows, or lower the total or its weight"
 
@@ -198,6 +203,7 @@ def _caps(recipe: Recipe, facts: Facts, *, declared: bool) -> Iterator[str]:
     if shortage is None:
         return
     caps = {"host": calibration.memory.host_gb, "gpu": calibration.memory.gpu_gb}
+    # the same shortage blames the recipe if it set the cap, else the host: never both
     if declared == (caps[shortage.kind] is not None):
         yield f"calibration.memory: {shortage}"
 
@@ -219,6 +225,7 @@ def _engine_lengths(engine: Engine, recipe: Recipe, shape: ModelShape) -> Iterat
 
 def _target(recipe: Recipe) -> Iterator[str]:
     target = recipe.engine.target
+    # of a mixed precision, the format that asks for the newest GPU
     fmt = max(recipe.precision.formats, key=lambda fmt: fmt.min_sm)
     if target == "host":
         return
@@ -265,6 +272,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Iterator[str]:
     backend = engines.backend(recipe.engine.backend)
     for engine in candidates:
         wanted = request(recipe, facts, engine)
+        # reasons rest on options that are valid; of invalid ones only the mistake is told
         problems += _options(engine, backend.options(wanted)) or backend.reasons(wanted)
     yield from dict.fromkeys(problems)
 
@@ -312,6 +320,7 @@ def _tools(recipe: Recipe, facts: Facts) -> Iterator[str]:
     """Every tool that a key names; ModelOpt only where a checkpoint is quantized or its KV cache is."""
     needed = {name for maker in KINDS.values() for name in maker.tools}
     if not recipe.precision.quantizes and recipe.kv_cache == "auto":
+        # it enters no key of such a recipe, so its absence is no reason
         needed -= {"nvidia-modelopt"}
     for name in sorted(needed - facts.host.tools.keys()):
         yield f"{name} is not installed; install Enginery's requirements"

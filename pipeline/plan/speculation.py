@@ -38,6 +38,7 @@ def draft_recipe(recipe: Recipe, facts: Facts) -> Recipe | None:
 
 def draft_facts(facts: Facts) -> Facts | None:
     """The facts with the draft model in the source's place; None without one."""
+    # draft=None as well, or the draft's own plan would plan a draft
     return None if facts.draft is None else replace(facts, source=facts.draft, draft=None)
 
 
@@ -72,6 +73,7 @@ def _mode(speculative: Speculative) -> Iterator[str]:
         yield f"speculative.draft: {speculative.mode} needs heads of the model; add 'draft: {{path: ...}}'"
     elif speculative.mode not in (WITH_DRAFT, *WITH_HEADS) and speculative.draft is not None:
         yield f"speculative.draft: {speculative.mode} proposes tokens by itself; leave draft out"
+    # a separate if: this can be wrong whatever is said of `draft` above
     if speculative.mode in WITH_HEADS and speculative.draft_format != "none":
         yield (
             f"speculative.draft_format: {speculative.draft_format!r} is for a draft model; heads stay in "
@@ -117,6 +119,7 @@ def _pair(recipe: Recipe, facts: Facts) -> Iterator[str]:
             f"speculative.draft: its vocabulary has {draft.shape.vocab_size} tokens, the model's "
             f"{target.shape.vocab_size}; choose a draft of the same family"
         )
+    # empty for a hub commit, whose tokenizer is not here: the sharded step refuses it then
     elif draft.vocabulary and target.vocabulary and draft.vocabulary != target.vocabulary:
         yield (
             "speculative.draft: its tokenizer gives ids to other tokens than the model's; "

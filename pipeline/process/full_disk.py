@@ -25,10 +25,12 @@ def explain_failure(
         (store, needed_bytes, "use another --store"),
         (elsewhere, 0, "set $TMPDIR to a directory with room"),
     ):
+        # the store first: of it, the message can say how many bytes are needed
         if place is not None and disk.free_bytes(place) <= FULL_BYTES:
             return StoreUnusable(
                 f"{disk.full_disk_message(place, what, needed_bytes=size, instead=instead)}\n{_brief(exc)}"
             )
+    # the room may be back now that it has ended: then only its own words tell
     if not disk.is_full(exc):
         return exc
     places = [place for place in (store, elsewhere) if place is not None]

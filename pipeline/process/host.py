@@ -73,6 +73,7 @@ def _packages() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
         try:
+            # from the metadata: asking the package itself would import it
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
@@ -105,7 +106,9 @@ def _gpus(program: str | None) -> tuple[Gpu, ...]:
         return ()
     query = "--query-gpu=name,compute_cap,memory.total,driver_version"
     text = process.capture([program, query, "--format=csv,noheader,nounits"]) or ""
+    # a line without four cells is no row of the table, but may be a message
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") == 3]
+    # memory.total is in MiB; rounded, as a product of floats may lie just below the whole number
     return tuple(Gpu(n, round(float(cap) * 10), int(mib) << 20, driver) for n, cap, mib, driver in rows)
 
 
@@ -129,13 +132,16 @@ DOWNLOADING = ("source", "dataset")
 
 def child_env(kind: str) -> dict[str, str]:
     """The environment of a step's child: ours by name, and the hub's offline switches unless it downloads."""
+    # a token must not reach a child that needs none
     names = (*PASSED_ON, *NETWORK) if kind in DOWNLOADING else PASSED_ON
     env = {name: os.environ[name] for name in names if name in os.environ}
     offline = {} if kind in DOWNLOADING else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return {
         **env,
         **offline,
+        # ours alone: the user's own entries could put other modules first
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        # a killed child's last lines are in the log, not in a buffer
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -147,5 +153,6 @@ def service_env() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     return {
         **os.environ,
+        # ours first; unlike a step's child, a service keeps the user's own entries
         "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }

@@ -87,19 +87,23 @@ def run(
             pass_fds=(write_fd,),
             start_new_session=True,
         )
+    # our copy of the write end: while it is open, the child's exit is no end of the pipe
     os.close(write_fd)
     follow = _Follow(job.log, on_line) if on_line else None
     watch = _Watch(child, read_fd, started + job.timeout_s, (on_progress, on_text, follow))
     try:
         in_time = watch.until_exit()
     finally:
+        # a program that ended has nothing to be asked; its group is killed all the same
         if job.guarded and child.poll() is None:
             _ask_to_end(child)
         kill_group(child)
         os.close(read_fd)
+    # before the child's own error: whatever it reported, the time limit is what ended it
     if not in_time:
         raise BuildFailed(_failure(job, f"still running after {job.timeout_s:g} s", named=follow is None))
     if watch.error is not None:
+        # the child's words come before its exit code: they name the cause
         raise _reported(watch.error, job)
     if child.returncode:
         raise BuildFailed(_failure(job, describe_exit(child.returncode), named=follow is None))
@@ -148,6 +152,7 @@ def detach(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
     started = subprocess.Popen(
         list(argv), stdin=null, stdout=null, stderr=null, env=dict(env), start_new_session=True
     )
+    # reaps it: unwaited, it would stay a zombie while this process lives
     threading.Thread(target=started.wait, name="detached", daemon=True).start()
 
 
@@ -179,12 +184,14 @@ class _Watch:
 
     def until_exit(self) -> bool:
         """Waits for the child; False if the time limit came first."""
+        # `_drain` reads until nothing is there; a blocking read would wait for the next line
         os.set_blocking(self.fd, False)
         with selectors.DefaultSelector() as selector:
             selector.register(self.fd, selectors.EVENT_READ)
             while self.child.poll() is None:
                 if time.monotonic() > self.deadline:
                     return False
+                # a closed pipe is always ready: without the wait below, this would spin
                 if selector.select(SAMPLE_S) and not self._drain():
                     with suppress(subprocess.TimeoutExpired):  # the pipe is closed: only the exit is left
                         self.child.wait(SAMPLE_S)
@@ -205,6 +212,7 @@ class _Watch:
                 return True
             if not data:
                 return False
+            # a read may end within a line; the rest waits for the next one
             *lines, self.pending = (self.pending + data).split(b"\n")
             for line in lines:
                 self._handle(json.loads(line))
@@ -246,6 +254,7 @@ def resident_bytes(pid: int, seen: dict[int, float]) -> int:
     try:
         root = psutil.Process(pid)
         descendants = root.children(recursive=True)
+        # sums of resident memory count shared pages once per process: an upper bound
         total = root.memory_info().rss
     except psutil.Error:
         return 0
@@ -259,6 +268,7 @@ def resident_bytes(pid: int, seen: dict[int, float]) -> int:
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """Kills the child's whole process group and reaps it: an orphaned worker would keep its memory."""
     with suppress(ProcessLookupError):
+        # the child leads its group since start_new_session, so its pid is the group's
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
@@ -301,8 +311,10 @@ def _ask_to_end(child: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> Non
 
 def _reported(error: Mapping[str, str], job: Job) -> Exception:
     """The child's own error, as the type it named; a type we do not know is a failed build."""
+    # names, not pickles: what a child sends is data, and only known types are raised
     types = {kind.__name__: kind for kind in EXIT_CODES}
     kind = types.get(error["type"], BuildFailed)
+    # other errors are the user's to mend, and the log adds nothing to them
     if kind is BuildFailed:
         return BuildFailed(f"{error['message']}\n  log: {job.log}")
     return kind(error["message"])

@@ -55,11 +55,14 @@ def guard(parent: int, program: Sequence[str]) -> int:
         asked_to_end = True
         if child:
             os.kill(child, signal.SIGTERM)
+        # an alarm, because waitpid below waits without a limit
         signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
 
+    # before `tie`: from then on the signal may come at any moment
     signal.signal(signal.SIGTERM, end)
     tie(parent, signal.SIGTERM)
+    # a signal in this very moment finds `child` still 0: then the alarm ends the group
     child = os.posix_spawnp(program[0], list(program), os.environ)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if asked_to_end:
@@ -67,6 +70,7 @@ def guard(parent: int, program: Sequence[str]) -> int:
     if code < 0:
         with suppress(OSError):  # SIGKILL has only its default
             signal.signal(-code, signal.SIG_DFL)
+        # dies by the same signal, so that the parent reads the true cause from the status
         os.kill(os.getpid(), -code)
     return code
 
@@ -81,4 +85,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "--guard":
         sys.exit(guard(int(sys.argv[2]), sys.argv[3:]))
     tie(int(sys.argv[1]))
+    # the death signal outlives exec (see PR_SET_PDEATHSIG), so no process of ours stays
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -50,11 +50,13 @@ def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | N
     """
     with open_regular(source, root) as reader, target.open("wb") as writer:
         before, done = os.fstat(reader.fileno()), 0
+        # offsets are explicit, so a call that fails half-way can go on by the other road
         while count := _copy_next(reader.fileno(), writer.fileno(), done):
             done += count
             tick(count)
         # Size and mtime of the open file: a path could by now name another one.
         after = os.fstat(reader.fileno())
+    # bytes copied against the final size: a file that grew and kept its time is caught too
     if (done, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise SourceError(
             f"{source}: {before.st_size} bytes at the start, {after.st_size} at the end, {done} copied; "
@@ -70,6 +72,7 @@ def _copy_next(reader: int, writer: int, offset: int) -> int:
         except OSError as exc:
             if exc.errno not in UNSUPPORTED:
                 raise
+    # pwrite may write less than it is given; its count says where the next call goes on
     return os.pwrite(writer, os.pread(reader, COPY_BYTES, offset), offset)
 
 

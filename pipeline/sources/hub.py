@@ -77,6 +77,7 @@ class Patience:
         """Calls once; what may pass is waited out and gives None, anything else is a SourceError."""
         try:
             return call()
+        # the type's name only: the text of such an error may hold a signed address
         except httpx.RequestError as exc:
             self.wait(f"connection failed ({type(exc).__name__})")
         except HfHubHTTPError as exc:
@@ -99,6 +100,7 @@ class Patience:
 
     def wait(self, why: str, seconds: float | None = None) -> None:
         """Counts a failure and waits; too many in a row, or too long a wait, is a SourceError."""
+        # failures in a row: a download that gets new bytes sets them back to 0
         self.failures += 1
         if self.failures >= self.limit:
             raise SourceError(
@@ -121,6 +123,7 @@ def _read_requested_wait(response: httpx.Response) -> float | None:
 
 def _describe_refusal(where: str, exc: HfHubHTTPError) -> SourceError:
     status = exc.response.status_code
+    # before the status: terms that must be accepted have a remedy of their own
     if isinstance(exc, GatedRepoError):
         return SourceError(
             f"{where}: access is gated; accept the terms on its page and log in with `hf auth login`"
@@ -144,6 +147,7 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
     info = Patience(remote.where, attempts).until_done(
         lambda: ask(remote.repo, revision=remote.revision, files_metadata=True, timeout=30)
     )
+    # everything in the cache and the key rests on the commit that was asked for
     if info.sha != remote.revision:
         raise SourceError(
             f"{remote.where}: commit {remote.revision} expected, {info.sha} answered; check revision"
@@ -152,9 +156,11 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
     names = check_names(siblings, remote.where) if remote.kind == "model" else sorted(siblings)
     files = []
     for name in names:
+        # names come from the hub and become paths in the cache
         if name.startswith("/") or ".." in name.split("/"):
             raise SourceError(f"{remote.where}: {name!r} is listed, which leads out of the repository")
         size, lfs, blob = siblings[name].size, siblings[name].lfs, siblings[name].blob_id
+        # refused now: after the download there would be nothing to compare with
         if size is None or (lfs is None and blob is None):
             raise SourceError(
                 f"{remote.where}: {name} is listed without size and digest; it cannot be verified"
@@ -164,6 +170,7 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
     if remote.kind == "model":
         require_sizes(f"{remote.where}: ", {file.name: file.size for file in files})
+    # before the listing, whose presence says that all is there
     _write_file(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
     _write_file(saved, json.dumps([asdict(file) for file in files]).encode())
     return files
@@ -217,7 +224,9 @@ def fetch_headers(remote: Remote, directory: Path) -> None:
     draft = Path(tempfile.mkdtemp(dir=remote.directory))
     try:
         with ThreadPoolExecutor(HEADER_STREAMS) as pool:
+            # `list` waits, and raises what a thread raised
             list(pool.map(lambda file: _fetch_header(remote, file, draft / file.name), files))
+        # without the mark, the hole would be read as weights of zeros
         (draft / HEADERS_ONLY).touch()
         # One rename publishes the directory complete; a concurrent plan may have published it first.
         draft.rename(directory)
@@ -236,6 +245,7 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
                 f"{remote.where}: {file.name} has {file.size} bytes; at most {MODEL.nbytes} are read"
             )
         target.write_bytes(patience.until_done(lambda: read(remote, file.name, file.size)))
+        # a whole file, so it can be verified; a header alone has no digest
         if (received := digest(target, file.digest)) != file.digest:
             raise mismatch(remote, file, received)
         return
@@ -244,6 +254,7 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
     if len(prefix) < end <= min(file.size, MAX_HEADER_BYTES):
         prefix = patience.until_done(lambda: read(remote, file.name, end))
     target.write_bytes(prefix[:end])
+    # lengthens the file without writing: offsets in the header must lie within its size
     os.truncate(target, file.size)
 
 
@@ -254,8 +265,10 @@ def read(remote: Remote, name: str, count: int) -> bytes:
         with get(remote, name, 0, count - 1) as response:
             for piece in response.iter_bytes():
                 data += piece
+                # a server that ignores the range sends the whole file
                 if len(data) >= count:
                     break
         if len(data) < count:
+            # a type that `Patience` takes for a failed attempt
             raise httpx.ReadError(f"{len(data)} of {count} bytes")
     return data[:count]

@@ -52,6 +52,7 @@ def build(job: DatasetJob, progress: Progress) -> None:
     copying.require_room(out, sum(file.size for file in files))
     shelf = remote.directory / "files"
     for path in hub_download.fetch(remote, files, progress):
+        # folders are kept: files of two folders may share a name
         target = out / path.relative_to(shelf)
         target.parent.mkdir(parents=True, exist_ok=True)
         copying.place(path, target)
@@ -72,6 +73,7 @@ def contents(remote: Remote) -> tuple[dict[str, int], list[dict[str, Any]]]:
         card = b""
         if files.get(CARD):
             patience = hub.Patience(f"{remote.where}: {CARD}", hub.PLAN_ATTEMPTS)
+            # cut at CARD_BYTES: the YAML stands in front, and the rest is prose
             card = patience.until_done(lambda: hub.read(remote, CARD, min(files[CARD], CARD_BYTES)))
         contents = {"files": files, "configs": configurations(card.decode("utf-8", "replace"), remote.where)}
         with tempfile.NamedTemporaryFile("w", dir=remote.directory, delete=False) as aside:
@@ -124,6 +126,7 @@ def _match_files(pattern: str, names: Sequence[str], where: str) -> list[str]:
 
 def _compile_pattern(pattern: str) -> str:
     """A shell pattern as a regular expression: `*` stays within a directory, `**` does not."""
+    # the group keeps the separators, which are the wildcards; `**` is tried before `*`
     parts = re.split(r"(\*\*/?|\*|\?|\[[^\]]+\])", pattern)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(
@@ -141,10 +144,12 @@ def _choose_by_card(
     root = str(config.get("data_dir") or "").strip("/")
     for entry in _as_list(config.get("data_files")):
         split, paths = (
+            # a bare path names no split: then it is training data
             (str(entry.get("split")), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
         )
         by_split.setdefault(split, []).extend(str(path) for path in _as_list(paths))
     if not by_split:
+        # a configuration with a folder and no files: splits are told by file names
         inside = [name for name in names if name.startswith(f"{root}/")] if root else names
         return _choose_by_name(item, inside, where)
     split_name = _choose_split(item, list(by_split), where)
@@ -156,6 +161,7 @@ def _choose_config(item: Data, configs: Sequence[Mapping[str, Any]], where: str)
     names = [str(config.get("config_name", "default")) for config in configs]
     if item.config is None and len(configs) == 1:
         return configs[0]
+    # `is True`: YAML may hold the text "true" there, which marks nothing
     marked = [name for name, config in zip(names, configs, strict=True) if config.get("default") is True]
     config_name = item.config or next(iter(marked), "default")
     if config_name not in names:
@@ -166,6 +172,7 @@ def _choose_config(item: Data, configs: Sequence[Mapping[str, Any]], where: str)
 
 def _as_list(value: Any) -> list[Any]:
     if isinstance(value, dict):
+        # the short form, {train: a.csv}, as the list that the long form is
         return [{"split": split, "path": path} for split, path in value.items()]
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -183,6 +190,7 @@ def _choose_by_name(item: Data, names: Sequence[str], where: str) -> list[str]:
     data = [
         name
         for name in names
+        # a LICENSE.txt or README.txt would pass for a text file
         if name.endswith(SUFFIXES) and not name.startswith((".", "_")) and not PAPERS.fullmatch(name)
     ]
     if not data:
@@ -193,6 +201,7 @@ def _choose_by_name(item: Data, names: Sequence[str], where: str) -> list[str]:
     # As in the datasets library: files without a split in their names are all training data.
     if set(by_split) == {""}:
         by_split = {"train": data}
+    # files that say no split, beside others that do, belong to none
     by_split.pop("", None)
     return by_split[_choose_split(item, list(by_split), where)]
 
@@ -200,6 +209,7 @@ def _choose_by_name(item: Data, names: Sequence[str], where: str) -> list[str]:
 def _find_split(name: str) -> str | None:
     shard = SHARD.fullmatch(name)
     split_name = shard["split"] if shard else name.rpartition(".")[0]
+    # whole words: `contest.csv` is no test split
     parts = re.split(r"[^A-Za-z]+", split_name.lower())
     for split, words in SPLITS.items():
         if set(words) & set(parts):

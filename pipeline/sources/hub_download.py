@@ -29,6 +29,7 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
     """
     directory, total = remote.directory / "files", sum(file.size for file in files)
     directory.mkdir(parents=True, exist_ok=True)
+    # every name is there before the threads start: they only replace values
     received = dict.fromkeys((file.name for file in files), 0)
     stop = threading.Event()
     with (
@@ -44,6 +45,7 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
                 if failed or not pending:
                     break
         finally:
+            # wakes threads that wait between attempts; also after Ctrl-C
             stop.set()
             pool.shutdown(cancel_futures=True)
     return [job.result() for job in failed or jobs]
@@ -56,6 +58,7 @@ def _lock_commit(directory: Path, tick: Callable[[], None]) -> Iterator[None]:
     with watch.path.open("w") as lock_file:
         while True:
             try:
+                # the kernel releases it with the process, so a crash leaves no stale lock
                 fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
@@ -89,6 +92,7 @@ class _Download:
         for _ in range(2):
             if not self.path.exists():
                 self._download_rest()
+            # also of a file that was there already: the cache may have been damaged since
             received = digest(self.path, self.file.digest)
             if received == self.file.digest:
                 self.held[self.file.name] = self.file.size
@@ -100,8 +104,10 @@ class _Download:
         patience = Patience(f"{self.remote.where}: {self.file.name}", ATTEMPTS, self.stop)
         self.part.parent.mkdir(parents=True, exist_ok=True)
         self.part.touch()
+        # the length of the part is all the state there is: what a killed run wrote counts
         most = size = self.held[self.file.name] = self.part.stat().st_size
         while size != self.file.size:
+            # bytes of something else: only a new start can help
             if size > self.file.size:
                 self.part.unlink()
             failures = patience.failures
@@ -124,6 +130,8 @@ class _Download:
             for data in response.iter_bytes():
                 part.write(data)
                 self.held[self.file.name] = part.tell()
+                # a body longer than listed could fill the disk
                 if self.stop.is_set() or part.tell() > self.file.size:
                     break
+        # not None, which `attempt` returns for a failure
         return 1

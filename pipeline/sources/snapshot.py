@@ -86,6 +86,7 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
             f"{where}: {content}; only safetensors files are read, because a pickle can run any code: "
             "convert the weights to safetensors"
         )
+    # vocab.json without merges.txt is no tokenizer
     if not any(set(files) <= set(chosen) for files in TOKENIZERS):
         choices = ", ".join(" with ".join(files) for files in TOKENIZERS)
         raise SourceError(f"{where}: no tokenizer; add one of: {choices}")
@@ -116,6 +117,7 @@ def local_names(path: Path) -> list[str]:
         raise SourceError(
             f"{path}: cannot be listed ({exc.strerror}); model.path must be a readable directory"
         ) from exc
+    # a user may name a directory of our own cache
     if HEADERS_ONLY in names:
         raise SourceError(f"{path}: holds headers without weights, kept for planning; name the model itself")
     chosen = check_names(names, str(path))
@@ -133,6 +135,7 @@ def holds_config_only(path: Path) -> bool:
         names = [entry.name for entry in path.iterdir()]
     except OSError:  # told, with its reason, where the checkpoint is read
         return False
+    # with pickles the message is another one: convert them, rather than add weights
     weights = [name for name in names if name.endswith((".safetensors", *PICKLES)) or name == INDEX]
     return "config.json" in names and not weights
 
@@ -146,9 +149,11 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
     require_sizes(f"{path}/", {name: (path / name).stat().st_size for name in names})
     for name in names:
         try:
+            # hex digits alone are hashed: callers' functions return them with a prefix or without
             digest_of[name] = digests(path / name).removeprefix("sha256:")
         except OSError as exc:
             raise unreadable(path / name, exc) from exc
+    # names are hashed with the contents: a file under another name is another checkpoint
     return "sha256:" + hashlib.sha256(json.dumps(digest_of, sort_keys=True).encode()).hexdigest()
 
 
@@ -194,6 +199,7 @@ def require_texts(path: Path) -> None:
 
 def _find_text_problem(data: bytes) -> str:
     """Line and fault of what is no UTF-8 text; empty where it is."""
+    # NUL is valid UTF-8, so decoding alone would let a binary file pass
     at, problem = data.find(b"\0"), "not a text, for it holds a NUL"
     if at < 0:
         try:
@@ -205,6 +211,7 @@ def _find_text_problem(data: bytes) -> str:
 
 def unread(names: Iterable[str], read: Collection[str]) -> list[str]:
     """Says which weights are beside the files that are `read`, the ones that transformers reads too."""
+    # an index beside model.safetensors is not read, and so worth a note
     chosen = read if "model.safetensors" in read else {*read, INDEX}
     spare = sorted(
         name
@@ -253,6 +260,7 @@ class Remote:
     @property
     def directory(self) -> Path:
         """Directory of this commit in the cache; another address of the hub gets another one."""
+        # a mirror may serve other bytes under the same commit
         hub = quote(self.address, safe="") if self.address else "hub"
         shelf = self.cache / hub if self.kind == "model" else self.cache / hub / ".datasets"
         return shelf / self.repo.replace("/", "--") / self.revision
@@ -266,4 +274,5 @@ def listed(remote: Remote) -> list[str]:
 
 def forget(remote: Remote) -> None:
     """Removes a commit's downloads from the cache, once the store has its snapshot; headers stay."""
+    # headers are small, and the next plan of the commit needs them
     shutil.rmtree(remote.directory / "files", ignore_errors=True)

@@ -31,6 +31,7 @@ def find_judgement(store: LocalStore, kind: str, key: str, engine: str | None, s
     """
     for address in store.contents(key):
         build = _engine_of(store, address, kind)
+        # `build` is None for an earlier version's file, and "" for a damaged one, which matches no engine
         if build == engine or (build is None and store.manifest(address).created_at >= since):
             return address
     return None
@@ -43,5 +44,6 @@ def _engine_of(store: LocalStore, address: str, kind: str) -> str | None:
     except NotFound:
         return None
     except (ArtifactCorrupt, OSError, ValueError, AttributeError):
+        # not None: an unreadable judgement must not pass for one of an earlier version
         return ""
     return None if build is None else str(build)

@@ -87,22 +87,28 @@ def realize(step: Step, site: Site, listener: Listener) -> Made:
     """Makes the step's artifact exist; concurrent callers of one key build it once."""
     listener.started(step)
     store, warn = site.store, partial(listener.remarked, step)
+    # everything below is under the lock: a second caller waits here, then finds the artifact
     with store.lock(step.key, waiting=lambda whom: listener.waiting(step, whom), patience_s=site.timeout_s):
+        # asked after the lock is held, or two waiters would both build
         made = _stored(step, site, listener)
         if made is None:
             with _draft(step, site, listener) as draft, reuse.offered(step, store, warn) as places:
                 inputs = _inputs(step, store, listener)
                 job = Job(kind=step.maker, params=step.params, places=places, inputs=inputs, out=draft.path)
                 name, log = f"{step.kind} {step.key[:12]}", store.log(step.key)
+                # innermost first: a full disk is found before paths are renamed
                 with _naming_users_place(step, job), _naming_full_disk(store, step):
                     child = child_job(job, name=name, log=log, timeout_s=site.timeout_s, module=site.child)
                     usage = process.run(child, _progress(step, listener))
                 draft.peak_memory_bytes = usage.peak_memory_bytes
+            # only now is the artifact in the store; failing here costs time later, never the build
             reuse.keep(step, store, warn)
             reuse.forget(step, store)
+            # a judgement of another build may hold the plain key: this one then lies beside it
             made = Made(
                 step=step, manifest=store.manifest(find_address(step, site) or step.key), cached=False
             )
+        # also of a cached step: what its report warns of still holds
         made = replace(made, warnings=_warnings(made, store))
     listener.finished(made)
     return made
@@ -122,6 +128,7 @@ def _draft(step: Step, site: Site, listener: Listener) -> Iterator[Draft]:
 def _inputs(step: Step, store: LocalStore, listener: Listener) -> dict[str, Path]:
     """The directories of the step's inputs that the store has, fetched where they are remote."""
     fetching = _moving(step, listener, "fetched")
+    # an input that is not there is left out: a tuned engine's failed trials have none
     return {role: store.directory(key, fetching) for role, key in step.inputs.items() if store.has(key)}
 
 
@@ -152,12 +159,14 @@ def find_address(step: Step, site: Site) -> str | None:
 
 def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
     store = site.store
+    # a loop: contents of one key lie side by side, and the next may be damaged too
     while store.has(step.key) and not store.intact(step.key):
         listener.damaged(step, "; ".join(store.verify(step.key)))
         store.discard(step.key)
     address = find_address(step, site)
     if address is None or not store.intact(address):
         return None
+    # a cached artifact is not in the remote store yet if its build ended before the push
     store.push(address, _moving(step, listener, "pushed"))
     return Made(step=step, manifest=store.manifest(address), cached=True)
 
@@ -170,14 +179,17 @@ def _naming_users_place(step: Step, job: Job[Any, Any]) -> Iterator[None]:
     """
     try:
         yield
+    # before the tuple, which holds it too
     except StoreUnusable:
         raise
     except tuple(EXIT_CODES) as exc:
         message = str(exc)
         copies = {step.inputs[role]: directory for role, directory in job.inputs.items()}
+        # a crash speaks of our half-made copy, not of the user's files
         if not isinstance(exc, BuildFailed):
             copies[step.key] = job.out
         for key in copies.keys() & step.origins.keys():
+            # a child may report either spelling where the store is behind a link
             for copy in {str(copies[key]), str(copies[key].resolve())}:
                 message = message.replace(copy, step.origins[key])
         if message == str(exc):

@@ -29,6 +29,7 @@ Warn = Callable[[str], None]
 
 def directory(step: Step, store: LocalStore) -> Path:
     """Where the store keeps what builds with the step's settings learned."""
+    # params alone, not the key: other weights with the same settings have the same kernels
     return store.root / TUNING / digest.of_json(step.params.document())
 
 
@@ -40,10 +41,13 @@ def offered(step: Step, store: LocalStore, warn: Warn) -> Iterator[Places]:
     """
     learned, staging = directory(step, store), store.root / "staging"
     if isinstance(step.places, StatisticsPlaces):
+        # an interrupted pass goes on after its last finished layer
         yield step.places.model_copy(update={"resume": store.partial(step.key)})
+    # exists() is false for a broken link, which `offer` still has to refuse
     elif not isinstance(step.places, EnginePlaces) or not (learned.exists() or learned.is_symlink()):
         yield step.places
     else:
+        # a copy: another build may change or collect the original meanwhile
         with scratch(staging, TUNING) as copy:
             try:
                 problems = tuning_cache.offer(learned, copy, staging)
@@ -69,6 +73,7 @@ def keep(step: Step, store: LocalStore, warn: Warn) -> None:
     files = {
         name.removeprefix(f"{TUNING}/"): record
         for name, record in store.manifest(step.key).files.items()
+        # the report tells of one build; only times of kernels hold for others
         if name.startswith(f"{TUNING}/") and name != f"{TUNING}/{REPORT}"
     }
     try:

@@ -94,6 +94,7 @@ class Step:
 
     def traced(self, origins: Mapping[str, str]) -> "Step":
         """The step with the user's names of the own copies that it makes or reads."""
+        # only of what it touches: a manifest must not name places of other steps
         own = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
         return replace(self, origins=own)
 
@@ -105,6 +106,7 @@ class Step:
     def as_dict(self) -> dict[str, Any]:
         """The JSON that the key hashes: kind, revision, inputs and parameters."""
         return {
+            # the table's row, not the code's place: code may move without a new key
             "kind": self.maker,
             "revision": REVISIONS[self.kind],
             "inputs": dict(self.inputs),

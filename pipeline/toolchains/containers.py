@@ -26,15 +26,18 @@ def prefix(runtime: str, image: str, user: str, mounts: Sequence[Path]) -> list[
             *_run_arguments(runtime),
             "--gpus",
             "all",
+            # without it docker's output belongs to the image's user, often root, and not to us
             *(["--user", user] if user else []),
             *_bind_arguments(paths),
             image,
         ]
     if runtime == "podman":
+        # keep-id maps the user to the same id inside, as --user does for docker
         gpus = ("--device", "nvidia.com/gpu=all", "--security-opt", "label=disable", "--userns=keep-id")
         return [*_run_arguments(runtime), *gpus, *_bind_arguments(paths), image]
     if runtime == "apptainer":
         binds = [word for path in paths for word in ("--bind", f"{path}:{path}")]
+        # packages in the user's home would come before the image's own
         return ["apptainer", "exec", "--nv", "--no-home", "--env", "PYTHONNOUSERSITE=1", *binds, image]
     if runtime == "enroot":
         devices = ("NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility", VISIBLE)
@@ -49,6 +52,7 @@ def prefix(runtime: str, image: str, user: str, mounts: Sequence[Path]) -> list[
 
 def outermost(paths: Sequence[Path]) -> list[Path]:
     """The paths that lie in no other one, in order, each once."""
+    # a directory inside another is mounted with it; twice would be two mounts of one place
     unique = list(dict.fromkeys(paths))
     return [
         path for path in unique if not any(path != other and path.is_relative_to(other) for other in unique)

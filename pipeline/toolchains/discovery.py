@@ -40,6 +40,7 @@ def discover(store_root: Path | None, env: Mapping[str, str]) -> tuple[Toolchain
         *(toolchain for toolchain in _find_on_path(env) if Path(toolchain.location) not in declared_bins),
         *declared,
     ]
+    # probes wait for other programs, up to two minutes each: all at once; 0 workers is an error
     with ThreadPoolExecutor(max(1, len(candidates))) as pool:
         return tuple(
             pool.map(
@@ -52,6 +53,7 @@ def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     """The toolchain of that name, or without a name the only one that works; else why there is none."""
     if name is not None:
         return _choose_named(toolchains, name)
+    # several are never chosen among: the choice is in the engine's key
     working = [toolchain for toolchain in toolchains if not toolchain.problem]
     if len(working) == 1:
         return Choice(toolchain=working[0])
@@ -101,6 +103,7 @@ def _find_on_path(env: Mapping[str, str]) -> Iterator[Toolchain]:
     program = next(filter(None, (shutil.which(name, path=path) for name in PROGRAMS)), None)
     if program is None:
         return
+    # resolved, to be compared with the declared ones, which are resolved too
     directory = Path(program).resolve().parent
     python = _find_python(Path(program), path)
     yield Toolchain(
@@ -114,6 +117,7 @@ def _find_on_path(env: Mapping[str, str]) -> Iterator[Toolchain]:
 def _find_python(program: Path, path: str) -> str | None:
     """The Python that a program's first line names, else the one beside it."""
     with program.open("rb") as file:
+        # bounded: the first line of a binary may be the whole file
         line = file.readline(4096)
     words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
     if words and Path(words[0]).name.startswith("python") and Path(words[0]).is_file():
@@ -149,6 +153,7 @@ def _describe_environment(name: str, entry: Declared, file: Path, env: Mapping[s
 
 def _describe_container(name: str, entry: Declared, file: Path) -> Toolchain:
     image = str(entry.image)
+    # a `.sif` or `.sqsh` file is found beside the declaring file; a reference names none
     if (file.parent / image).is_file():
         image = str(file.parent / image)
     return Toolchain(

@@ -34,6 +34,7 @@ class Memory:
     def recall(self, name: str) -> Mapping[str, str] | None:
         """Versions of an answer that still holds."""
         entry = self._read_entries().get(name)
+        # a path that is gone has the signature "", which differs as well
         if entry is None or any(_signature(path) != seen for path, seen in entry["watch"].items()):
             return None
         versions: Mapping[str, str] = entry["versions"]
@@ -79,9 +80,11 @@ def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
     name = of_json(toolchain.as_dict() | {"image": image})
     versions = memory.recall(name)
     if versions is None:
+        # as text, since an image does not see our files; -E, as PYTHONPATH is for our own Python
         answer = process.capture(
             toolchain.argv("python", "-E", "-c", SCRIPT.read_text()), timeout_s=TIMEOUT_S
         )
+        # a failure is not kept: it may be mended without any watched path changing
         if answer is None:
             command = shlex.join(toolchain.argv("python", "--version"))
             return replace(toolchain, problem=f"its Python does not run; try `{command}`")
@@ -89,6 +92,7 @@ def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
         versions = document["versions"] | ({"image": image} if image else {})
         if "tensorrt_llm" not in versions:
             return replace(toolchain, problem=MISSING)
+        # an image cannot change under its digest, which is in the name
         watch = [] if image else [*document["watch"], *_list_programs(toolchain)]
         memory.keep(name, versions, watch)
     return replace(toolchain, versions=versions)
@@ -100,6 +104,7 @@ def digest_of(toolchain: Toolchain) -> str:
         argv = [toolchain.runtime, "image", "inspect", "--format", "{{.Id}}", toolchain.location]
         return (process.capture(argv) or "").strip()
     if Path(toolchain.location).exists():
+        # not hashed: an image file has gigabytes
         return of_json(_signature(toolchain.location))
     if toolchain.runtime == "enroot":
         containers = (process.capture(["enroot", "list"]) or "").split()

@@ -52,6 +52,7 @@ class Toolchain:
         if name in self.programs:
             return self.programs[name]
         if self.kind == "container":
+            # a bare name: the image's own PATH finds it
             return containers.PROGRAMS.get(name, name)
         directory = Path(self.location)
         return str((directory / "bin" if self.kind == "environment" else directory) / name)

@@ -53,6 +53,7 @@ def exporter(target: str) -> Exporter:
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         extra = EXTRAS.get(package)
+        # a module of our own that is missing is a bug, not a missing extra
         if extra is None:
             raise
         raise BackendUnavailable(

@@ -118,10 +118,12 @@ class K8s:
 
 def server_settings(settings: K8sSettings) -> Any:
     """The server's own settings: it listens on every address, on the ports of the manifest."""
+    # split at commas: a value that holds one (lookahead, draft_choices) cannot be given here
     pairs = [pair.strip() for pair in settings.server_options.split(",") if pair.strip()]
     reserved = [pair for pair in pairs if pair.partition("=")[0] in ("root", "files", "host", *TAKEN)]
     if reserved:
         raise ExportRefused(f"server_options: {', '.join(reserved)}: the manifest decides that; leave it out")
+    # trtllm-serve listens on localhost by default, where no probe reaches it
     fixed = {"root": settings.root, **({"host": "0.0.0.0"} if settings.server == "trtllm-serve" else {})}
     return parse_settings(exporter(settings.server).settings, pairs, **fixed)
 
@@ -129,6 +131,7 @@ def server_settings(settings: K8sSettings) -> Any:
 def gpu_product(deployment: Deployment) -> str | None:
     """The label that GPU feature discovery gives to nodes with the engine's GPU."""
     return (
+        # at most 63 characters, as for every label value (`LabelValue`)
         re.sub(r"[^A-Za-z0-9._-]+", "-", deployment.gpu).strip("-._")[:63] or None if deployment.gpu else None
     )
 
@@ -152,6 +155,7 @@ def _build_metadata(deployment: Deployment, settings: K8sSettings) -> dict[str, 
 
 
 def _build_selector(deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
+    # no version in it: a Deployment's selector cannot be changed by an update
     return {"app.kubernetes.io/name": _choose_name(deployment, settings)}
 
 
@@ -178,6 +182,7 @@ def _build_deployment(deployment: Deployment, settings: K8sSettings) -> dict[str
 def _build_pod(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
     return {
         "nodeSelector": {"nvidia.com/gpu.product": settings.gpu_product or gpu_product(deployment)},
+        # GPU nodes may be tainted with it, to keep other pods away
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "terminationGracePeriodSeconds": 60,
         "containers": [_build_container(deployment, settings)],
@@ -186,6 +191,7 @@ def _build_pod(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
                 "name": "deployment",
                 "persistentVolumeClaim": {"claimName": settings.claim, "readOnly": True},
             },
+            # ranks need more than a container's own default
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
         ],
     }
@@ -200,10 +206,14 @@ def _build_container(deployment: Deployment, settings: K8sSettings) -> dict[str,
     return {
         "name": settings.server,
         "image": settings.image,
+        # through bash: a volume may be mounted without the right to execute
         "command": ["/bin/bash", f"{settings.root}/serve.sh"],
         "ports": [{"name": name, "containerPort": port} for name, port in PORTS[settings.server].items()],
+        # equal: GPUs cannot be overcommitted
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        # failures times period: 6 * 10 s are the minute that startup_minutes counts
         "startupProbe": _build_probe(ready, period_s=10, failures=6 * settings.startup_minutes),
+        # readiness only takes the pod out of the Service; liveness starts it again, so it waits longer
         "readinessProbe": _build_probe(ready, period_s=5, failures=3),
         "livenessProbe": _build_probe(live, period_s=10, failures=6),
         "volumeMounts": [

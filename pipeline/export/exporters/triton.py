@@ -30,6 +30,7 @@ class Triton:
 
     def reasons(self, deployment: Deployment, settings: TritonSettings) -> list[str]:
         """Every reason why Triton cannot serve it with these settings."""
+        # limits are those of a TensorRT engine; llm_options those of the PyTorch backend
         if deployment.limits is not None:
             return triton_values.reasons(deployment, settings)
         if deployment.llm_options is not None:
@@ -64,6 +65,7 @@ class Triton:
 def _engine_files(deployment: Deployment, settings: TritonSettings) -> dict[str, str]:
     dialect = triton_tensors.dialect(deployment.release, triton_values.logits_type(deployment))
     draft, engine = deployment.draft, settings.place("engine", deployment.engine)
+    # both share the GPU: `resolve` divides the KV cache's memory between them
     engines = 2 if draft is not None else 1
     values = triton_values.resolve(
         deployment, settings, name=triton_configs.LLM, engine_dir=engine, engines=engines
@@ -72,6 +74,7 @@ def _engine_files(deployment: Deployment, settings: TritonSettings) -> dict[str,
         triton_configs.PREPROCESSING: triton_configs.preprocessing(values, dialect),
         triton_configs.POSTPROCESSING: triton_configs.postprocessing(values, dialect),
         triton_configs.LLM: triton_configs.llm(values, dialect),
+        # BLS and ensemble are both written: clients may ask either, but with a draft only BLS
         triton_configs.BLS: triton_configs.bls(values, dialect, draft=draft is not None),
         triton_configs.ENSEMBLE: triton_configs.ensemble(values, dialect),
     }
@@ -112,6 +115,7 @@ def _write_request(deployment: Deployment, settings: TritonSettings, model: str)
 
 
 def _write_readme(deployment: Deployment, settings: TritonSettings) -> str:
+    # figures hold for their batch size: another one has none, and the README says so
     batch = settings.max_batch_size or deployment.max_batch_size
     batch_sizes = [row.batch_size for row in deployment.measured]
     measured = (

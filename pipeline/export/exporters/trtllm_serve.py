@@ -55,6 +55,7 @@ class TrtllmServe:
     def reasons(self, deployment: Deployment, settings: ServeSettings) -> list[str]:
         """Every reason why trtllm-serve cannot serve it with these settings."""
         if deployment.llm_options is not None:
+            # fields that were given, not fields with a value: all of these have defaults
             chosen = sorted(settings.model_fields_set & OF_ENGINES)
             return [
                 *llm_api.reasons(deployment),
@@ -102,8 +103,10 @@ def _check_engine(deployment: Deployment, limits: EngineLimits, settings: ServeS
             "options for engines are known from 0.18 to 1.2"
         )
     problems += several_hosts(deployment)
+    # the server proposes no tokens for such an engine; Triton's backend does
     if limits.speculation is not None:
         problems.append(f"the engine is built for {limits.speculation}; serve it with Triton: --to triton")
+    # that one has an option of the command line in every release
     chosen = {name for name in OF_ENGINES - {"kv_cache_fraction"} if name in settings.model_fields_set}
     if chosen and deployment.release < YAML_SINCE:
         problems.append(
@@ -130,6 +133,7 @@ def _build_options(deployment: Deployment, settings: ServeSettings) -> dict[str,
         "kv_cache_config": {
             "free_gpu_memory_fraction": settings.kv_cache_fraction,
             "enable_block_reuse": _use_default(settings.kv_cache_reuse, default=reusable(limits)),
+            # engines do not store windows: without this every layer would attend to everything
             **({"max_attention_window": list(limits.windows)} if limits.windows is not None else {}),
         },
         "scheduler_config": {"capacity_scheduler_policy": settings.scheduler_policy.upper()},
@@ -158,6 +162,7 @@ def arguments(deployment: Deployment, settings: ServeSettings, document: Mapping
         sizes = {
             f"--{name}": document[name] for name in ("max_num_tokens", "max_beam_width") if name in document
         }
+        # an engine has its ep built in, so only a checkpoint needs the option
         sizes |= {"--ep_size": deployment.ep} if deployment.ep > 1 else {}
     numbers = {
         "--tp_size": deployment.tp,

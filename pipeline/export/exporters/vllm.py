@@ -66,6 +66,7 @@ class Vllm:
     def files(self, deployment: Deployment, settings: VllmSettings) -> dict[str, str]:
         """serve.sh and README.md."""
         assert deployment.checkpoint is not None
+        # `reasons` has refused every other algorithm by now
         least = LOADS.get(deployment.checkpoint.quant_algo or "", UNQUANTIZED)
         ask = f"    curl -s localhost:{settings.port}/v1/models"
         gate = (
@@ -74,6 +75,7 @@ class Vllm:
             "quantized weights and scales by its own kernels: judge it on your data before it serves."
         )
         if deployment.limits is not None and deployment.limits.speculation is not None:
+            # the measured speed rests on speculation; here there is none
             gate += f" It decodes one token per step: {deployment.limits.speculation} is not exported to it."
         start = f"With vLLM {least} or later:\n\n    {settings.root}/serve.sh"
         return {
@@ -146,6 +148,7 @@ def arguments(deployment: Deployment, settings: VllmSettings) -> list[str]:
         "--max-model-len", str(settings.max_model_len or deployment.max_seq_len),
         "--max-num-seqs", str(settings.max_num_seqs or deployment.max_batch_size),
         "--gpu-memory-utilization", str(settings.gpu_memory_utilization),
+        # or clients would have to ask for a path
         "--served-model-name", deployment.name,
         "--host", settings.host,
         "--port", str(settings.port),
@@ -156,6 +159,7 @@ def _write_script(deployment: Deployment, settings: VllmSettings) -> str:
     argv = arguments(deployment, settings)
     return start_script.script(
         f"Serves the checkpoint of {deployment.label} with vLLM.",
+        # no check of the version: vLLM need only be new enough, which the README says
         start_script.needs_files([f"{argv[0]}/config.json"]),
         "export VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1",
         f"serve {start_script.command(['vllm', 'serve', *argv])}\n",

@@ -69,6 +69,7 @@ def preprocessing(values: Values, dialect: Dialect) -> ModelConfig:
 def postprocessing(values: Values, dialect: Dialect) -> ModelConfig:
     """`postprocessing`: tokens to text; its model.py belongs to NVIDIA's container."""
     config = _create_model(POSTPROCESSING, "python", values.max_batch_size)
+    # an empty message is not written unless it is marked as set; its presence turns batching on
     config.dynamic_batching.SetInParent()
     _add_tensors(
         config,
@@ -93,6 +94,7 @@ def bls(values: Values, dialect: Dialect, *, draft: bool) -> ModelConfig:
     inputs = dialect.rows(triton_tensors.TEXT_INPUTS, triton_tensors.SAMPLING, triton_tensors.DRAFT_INPUTS)
     outputs = dialect.rows(triton_tensors.TEXT_OUTPUTS, triton_tensors.ANSWERS, triton_tensors.STATISTICS)
     _add_tensors(config, inputs, outputs)
+    # an instance is busy with one request at a time: fewer would leave the batch unfilled
     _add_instances(config, values.settings.bls_instances or values.max_batch_size)
     names = {
         "tensorrt_llm_model_name": LLM,
@@ -132,6 +134,7 @@ def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, s
         "stop_words_list": "STOP_WORDS_IDS", "embedding_bias": "EMBEDDING_BIAS",
         "end_id": "OUT_END_ID", "pad_id": "OUT_PAD_ID",
     }  # fmt: skip
+    # equal on both sides; the four below have another name in the engine's model
     passed = {tensor.name: tensor.name for tensor in dialect.rows(triton_tensors.SAMPLING)}
     passed |= {
         "runtime_top_k": "top_k",
@@ -141,6 +144,7 @@ def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, s
     }
     answers = [tensor.name for tensor in dialect.rows(triton_tensors.ANSWERS)]
     return [
+        # outputs for vision models are mapped nowhere: they are never produced for text
         (PREPROCESSING, before, {name: f"_{name}" for name in tokens.values()}),
         (
             LLM,
@@ -158,6 +162,7 @@ def _list_steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, s
 def llmapi() -> ModelConfig:
     """`tensorrt_llm` of the LLM-API variant: batch size and decoupled mode stand in model.yaml."""
     config = _create_model(LLM, "python", None)
+    # neither matters here: these tables have no @ names and no logits
     dialect = triton_tensors.dialect((1, 0), "float32")
     _add_tensors(
         config, dialect.rows(triton_tensors.LLMAPI_INPUTS), dialect.rows(triton_tensors.LLMAPI_OUTPUTS)
@@ -183,6 +188,7 @@ def _add_tensors(config: ModelConfig, inputs: Iterable[Tensor], outputs: Iterabl
             allow_ragged_batch=tensor.ragged,
         )
         if tensor.scalar:
+            # an empty shape: the dimension of 1 is taken away before the model sees it
             added.reshape.SetInParent()
     for tensor in outputs:
         config.output.add(

@@ -41,6 +41,7 @@ def files(deployment: Deployment, settings: TritonSettings, question: str) -> di
         "model": model,
         "backend": "pytorch",
         **llm_api.options(deployment, settings),
+        # after the options, so that none of them can replace it
         "triton_config": {"max_batch_size": 0, "decoupled": settings.decoupled},
     }
     start = f"In {container(deployment)}:\n\n    {settings.root}/serve.sh"
@@ -69,6 +70,7 @@ def trees(deployment: Deployment) -> Mapping[str, Path]:
 
 def _write_script(deployment: Deployment, settings: TritonSettings, model: str) -> str:
     """One server process, which starts the ranks itself; model.yaml says the decoupled mode."""
+    # our files are copied last: the container's model.yaml must not stay
     copy = f"""here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 templates=${{TEMPLATES:-{TEMPLATES}}}
 [ -d "$templates/1" ] || refuse "$templates/1 is missing; it holds NVIDIA's model.py, name it in TEMPLATES"

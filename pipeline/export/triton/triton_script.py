@@ -53,12 +53,14 @@ def _start_servers(deployment: Deployment, settings: TritonSettings) -> str:
         )
         # Ranks beyond the first must not load the Python models, or each would answer requests.
         words += [
+            # mpirun's separator: each rank is a program with arguments of its own
             *([":"] if rank else []),
             "-n", "1", "tritonserver", '--model-repository="$repository"', *loads,
             f"--http-port={settings.http_port}", f"--grpc-port={settings.grpc_port}",
             f"--metrics-port={settings.metrics_port}", "--disable-auto-complete-config",
             f"--backend-config=python,shm-region-prefix-name=prefix{rank}_",
         ]  # fmt: skip
+    # that one word is expanded by the shell, and has its quotes already
     quoted = [word if "$repository" in word else shlex.quote(word) for word in words]
     lines = " ".join(quoted).replace(" : -n", " : \\\n  -n").replace(" --", " \\\n    --")
     return f"serve mpirun --allow-run-as-root \\\n  {lines}\n"

@@ -241,15 +241,18 @@ class Dialect:
         name = {"@min": self.min_tokens, "@seed": self.seed}.get(name, name)
         return Tensor(
             name,
+            # a misspelt type in a table is a KeyError here, before any file is written
             TYPES[self.logits if kind == "logits" else kind],
             tuple(int(dim) for dim in dims.split(",")),
             ragged="ragged" in flags,
             optional="optional" in flags,
+            # SAMPLING is shared: the engine's model sees scalars, the Python models vectors
             scalar="scalar" in flags or (scalars and dims == "1"),
         )
 
 
 def dialect(release: tuple[int, int], logits: LogitsType) -> Dialect:
     """The interface of a release of TensorRT-LLM, for an engine with logits of this type."""
+    # serve.sh asks the container for both names, so a wrong guess is refused at the start
     old = release < NAMES_CHANGED
     return Dialect("min_length" if old else "min_tokens", "random_seed" if old else "seed", logits)

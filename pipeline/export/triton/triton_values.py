@@ -71,6 +71,7 @@ def resolve(
         "kv_cache_host_memory_bytes": settings.kv_host_memory_bytes,
         "enable_kv_cache_reuse": reuses(limits, settings),
         "enable_chunked_context": chunks(deployment, limits, settings),
+        # with a draft, BLS looks for proposals after the prompt, so the answer must hold it
         "exclude_input_in_output": engines == 1 if settings.exclude_input is None else settings.exclude_input,
         "gpu_weights_percent": settings.gpu_weights_percent,
         **{key: value for key, value in optional.items() if value is not None},
@@ -95,6 +96,7 @@ def reuses(limits: EngineLimits, settings: TritonSettings) -> bool:
 
 def chunks(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> bool:
     """Whether long prompts are processed in pieces."""
+    # what the user asks for is checked in `_check_context`; this is only the default
     able = limits.paged_context and limits.speculation != "eagle"
     able = able and (limits.windows is None or deployment.release >= WINDOWED_CHUNKS)
     return able if settings.chunked_context is None else settings.chunked_context
@@ -187,6 +189,7 @@ def _check_decoding(deployment: Deployment, limits: EngineLimits, settings: Trit
         problems.append(f"decoding_mode {mode} does not suit max_beam_width {beams}; leave one of them out")
     if settings.draft_choices is not None and built not in ("medusa", "eagle"):
         problems.append("draft_choices needs an engine built for medusa or eagle; leave it out")
+    # EAGLE has no number of heads to check a tree against
     if settings.draft_choices is not None and limits.speculation == "medusa" and limits.medusa_heads:
         problems += filter(None, [misfit(settings.draft_choices, limits.medusa_heads, limits.max_draft_len)])
     return [*problems, *_check_lookahead(deployment, limits, settings)]
@@ -206,6 +209,7 @@ def _check_lookahead(deployment: Deployment, limits: EngineLimits, settings: Tri
         ]
     chosen = _choose_lookahead(limits, settings)
     needed = draft_tokens(*chosen)
+    # the pattern of the setting lets a 0 through
     if 0 in chosen or needed > limits.max_draft_len:
         return [
             f"lookahead {','.join(map(str, chosen))} proposes {needed} tokens per step; the engine has room "
@@ -243,6 +247,7 @@ def _check_pair(deployment: Deployment, draft: Deployment, settings: TritonSetti
     problems = []
     if limits.windows is not None or draft_limits.windows is not None:
         problems.append("a draft model needs kv_cache_reuse, which layers with a window shut out")
+    # elif: with windows there is no reuse, and the remedy above would be wrong
     elif not (reuses(limits, settings) and reuses(draft_limits, settings)):
         problems.append(
             "a draft model needs kv_cache_reuse in both engines; build both with use_paged_context_fmha"
@@ -253,6 +258,7 @@ def _check_pair(deployment: Deployment, draft: Deployment, settings: TritonSetti
             f"{deployment.pp}; "
             "one start of the server gives both the same ranks"
         )
+    # BLS sends each request to both engines, so the smaller one decides
     if (settings.max_batch_size or deployment.max_batch_size) > draft.max_batch_size:
         problems.append(
             f"the draft engine serves {draft.max_batch_size} requests at once; choose that max_batch_size"
@@ -269,6 +275,7 @@ def _choose_tree(limits: EngineLimits, settings: TritonSettings) -> dict[str, st
     if settings.draft_choices:
         return {f"{limits.speculation}_choices": settings.draft_choices}
     if limits.speculation == "eagle":
+        # the tree that was built in (`drafting.eagle`): another one would not fit the engine
         return {"eagle_choices": spelt(tree(limits.max_draft_len))}
     if limits.speculation != "medusa" or not limits.medusa_heads:
         return {}
@@ -298,4 +305,5 @@ def _join_windows(windows: tuple[int, ...] | None) -> str | None:
 
 
 def _format_value(value: object) -> str:
+    # the backend reads `true`, not Python's `True`
     return str(value).lower() if isinstance(value, bool) else str(value)

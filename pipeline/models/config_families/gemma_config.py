@@ -82,6 +82,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     config = config_fields.opened(document, kin.known)
     _require_supported(config, kin)
     decoder = config_fields.decoder(config)
+    # Gemma 2 has one base for all layers, and so one block
     theta, scaling, local = _read_rotary(config) if kin.qk_norm else (*rotary.rope(config), None)
     attention_cap, logit_cap = (
         None if config.value(name) is None else config.real(name, MOST_CAP) for name in CAPS
@@ -100,6 +101,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
         windows=windows,
         norm_offset=True,
         sandwich_norms=True,
+        # fixed by the architecture: no field of config.json says it
         embedding_scale=decoder["hidden_size"] ** 0.5,
         query_scale=query_scale,
         attention_softcap=attention_cap,
@@ -111,6 +113,7 @@ def _require_supported(config: Config, kin: Architecture) -> None:
     """Refuses switches that no part of the program follows."""
     config.require("attention_bias", False)  # noqa: FBT003 the allowed value
     config.require("hidden_activation", "gelu_pytorch_tanh")
+    # null is the default of Gemma 2, false that of Gemma 3
     config.require("use_bidirectional_attention", False, None)  # noqa: FBT003 the allowed value
     if kin.qk_norm:  # transformers reads the field there and does not apply it
         config.require(CAPS[0], None)
@@ -123,6 +126,7 @@ def _read_rotary(config: Config) -> tuple[float, dict[str, Any] | None, float]:
     of the former.
     """
     newer, older = (config.given.get(name) for name in ("rope_parameters", "rope_scaling"))
+    # both read before they are merged: a wrong type is reported whatever stands beside it
     blocks = {kind: _read_block(config, newer, kind) for kind in (WHOLE, WINDOWED)}
     whole = _merge_rope_scaling(config, newer, older, blocks[WHOLE])
     rotary.require_whole(config, f"rope_parameters.{WHOLE}", whole)
@@ -180,13 +184,16 @@ def _merge_rope_scaling(
             f"rope_scaling.type is {shortened(older['type'])}, which transformers does not read here; "
             "call it rope_type"
         )
+    # `older` last: with both given, any difference is reported above
     return {"rope_type": "default", **whole, **older}
 
 
 def _read_windows(config: Config, kin: Architecture, layers: int) -> tuple[int | None, ...]:
     """Returns the window of each layer; those of Gemma 3 must repeat, for TensorRT-LLM says them so."""
     silent = config.value("layer_types") is None
+    # with layer_types the pattern is not used, and need not be right
     every = 2 if not kin.qk_norm or not silent else config.whole("sliding_window_pattern")
+    # counted from 1: the last layer of each group sees all positions
     usual = [WINDOWED if (number + 1) % every else WHOLE for number in range(layers)]
     kinds = config_fields.layer_types(config, usual, (WHOLE, WINDOWED))
     window = config.maybe_whole("sliding_window")

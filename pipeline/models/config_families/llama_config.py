@@ -84,6 +84,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
     kin = ARCHITECTURES[document["architectures"][0]]
     config = config_fields.opened(document, kin.known)
+    # even null: the presence of the field is what decides
     if kin.known.model_type == "mistral" and "layer_types" in document:
         config.refuse("layer_types makes transformers read a Mistral as Ministral, which is not supported")
     return shape(config, qkv_bias=kin.qkv_bias, qk_norm=kin.qk_norm)
@@ -92,6 +93,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
 def shape(config: Config, *, qkv_bias: bool, qk_norm: bool, inner: str = "intermediate_size") -> ModelShape:
     """Reads the shape of a decoder like Llama's."""
     for key, allowed in FIXED.items():
+        # `defaults` names the fields of the class: one without the field does not read it
         if key in config.known.defaults:
             config.require(key, allowed)
     decoder = config_fields.decoder(config, inner)
@@ -115,6 +117,7 @@ def _read_windows(config: Config, layers: int) -> tuple[int | None, ...]:
     if "sliding_window" not in defaults:
         return (None,) * layers
     if "use_sliding_window" not in defaults:
+        # Mistral: no switch, one window for all layers; null is none
         return (config.maybe_whole("sliding_window"),) * layers
     window = config.maybe_whole("sliding_window") if config.switch("use_sliding_window") else None
     # Qwen's layers below this number see all positions, although the switch is on.

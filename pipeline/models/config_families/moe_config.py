@@ -80,9 +80,11 @@ def read(document: Mapping[str, Any]) -> ModelShape:
     config = config_fields.opened(document, kin.known)
     if kin.known.model_type == "qwen2_moe":
         _require_equal_layers(config)
+    # before `shape`, which settles: problems of the experts are in the same message
     experts = _read_experts(config, kin)
     dense = llama_config.shape(config, qkv_bias=kin.qkv_bias, qk_norm=False, inner=kin.intermediate_size)
     scaling = (dense.rope_scaling or {}).get("rope_type")
+    # the length of a head is computed here either way, but transformers would fail as it loads
     if scaling in NEED_HEAD_DIM and kin.known.model_type == "mixtral" and config.value("head_dim") is None:
         config.refuse(f"rope_type {scaling!r} of a Mixtral needs head_dim; set it to {dense.head_dim}")
     # Each number alone may be allowed; their product is the number of tensor names that a plan builds.
@@ -96,6 +98,7 @@ def read(document: Mapping[str, Any]) -> ModelShape:
 
 
 def _read_experts(config: Config, kin: Architecture) -> Experts:
+    # where neither is given, the last is the one that a message calls missing
     name = next((name for name in kin.count if name in config.given), kin.count[-1])
     count, chosen = config.whole(name), config.whole("num_experts_per_tok")
     if chosen > count and not config.problems:  # each is right by itself
@@ -105,6 +108,7 @@ def _read_experts(config: Config, kin: Architecture) -> Experts:
         per_token=chosen,
         intermediate_size=config.whole(kin.intermediate_size),
         shared_intermediate_size=config.whole("shared_expert_intermediate_size") if kin.shared else 0,
+        # Mixtral has no such field: it always divides by the sum
         normalized=config.switch("norm_topk_prob") if kin.shared else True,
     )
 

@@ -58,6 +58,7 @@ def _read_rope(
 ) -> Rotary:
     """Reads theta and scaling of a block; the architecture knows `longrope` and no other."""
     rotary.require_whole(config, name, block)
+    # require_whole takes a null for left out; here it is not
     if block.get("partial_rotary_factor", config.given.get("partial_rotary_factor", 1)) is None:
         config.refuse("partial_rotary_factor is null; give it a value or leave it out")
     theta, rope_type = rotary.theta(config, name, block), rotary.kind(config, name, block, LONGROPE)
