@@ -51,7 +51,7 @@ class Order:
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters as JSON; the UI shows them, so they contain no password."""
         return {
-            "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
+            "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True, by_alias=True),
             # absolute: a worker has another working directory
             "file": str(self.loaded.file.resolve()),
             "store_url": self.store_url,

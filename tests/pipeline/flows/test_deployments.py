@@ -1,5 +1,6 @@
 """What is sent to a server, and what is refused before."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from prefect.flows import load_flow_from_entrypoint
 from pipeline.errors import BackendUnavailable
 from pipeline.flows.deployments import ENTRYPOINT, STALE, Order
 from pipeline.flows.prefect_server import Prefect
-from recipes.load import Loaded
+from recipes.load import Loaded, load
 from recipes.schema import Recipe
+
+SHIPPED = sorted((Path(__file__).resolve().parents[3] / "recipes").rglob("*.yaml"))
 
 
 def loaded(**more) -> Loaded:
@@ -35,6 +38,13 @@ def test_parameters_hold_the_whole_recipe_and_absolute_places_but_no_password():
     assert parameters["file"] == str(Path("recipes/some.yaml").resolve())
     assert parameters["registry_url"] == "postgresql://build@db/enginery"
     assert "s3cret" not in str(parameters)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_recipe_is_read_again_from_the_parameters_of_its_flow(file: Path):
+    for each in load(file):
+        sent = Order(loaded=each, store_url="/store", registry_url=None).parameters["recipe"]
+        assert Recipe.model_validate(json.loads(json.dumps(sent))) == each.recipe
 
 
 def test_deployments_of_different_recipes_never_share_a_name():
