@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {
     "rooms": 37, "loose_files": 2, "floors": 15, "upward": 0, "room_circles": 2, "module_circles": 1,
     "shared_names": 3, "road": 7, "longest_road": 11, "reach": 58, "climbs": 1, "backends": 0,
-    "mappings": 11.8, "params": 21, "names": 0.02, "comments": 2.2, "readme_lines": 200,
+    "mappings": 11.6, "params": 21, "names": 0.02, "comments": 4.0, "readme_lines": 200,
     "function_median": 12, "function_p90": 35, "function_max": 60, "annotated": 1.0,
 }  # fmt: skip
 """Figure -> what it has reached: none gets worse; who improves one tightens its limit here."""
