@@ -114,12 +114,30 @@ class Share:
         items.sort(key=lambda item: (first[self.groups[item.path]] - begin) % len(first))
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """Passes over a test that another process runs."""
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Runs the tests that this process claims.
+
+        A test is told which one really comes next, so that fixtures of a file end with the file.
+        """
+        if session.testsfailed or session.config.option.collectonly:
+            return None  # as pytest does it: errors of the collection, or a list
+        mine = (item for item in session.items if self._is_mine(item))
+        item = next(mine, None)
+        while item is not None:
+            following = next(mine, None)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+            item = following
+        return True
+
+    def _is_mine(self, item: pytest.Item) -> bool:
         group = self.groups[item.path]
         if group not in self.mine:
             self.mine[group] = self._claim(group)
-        return None if self.mine[group] else True
+        return self.mine[group]
 
     def _claim(self, group: str) -> bool:
         try:

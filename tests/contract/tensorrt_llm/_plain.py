@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from safetensors.torch import load, save_file
 
+from pipeline.checkpoint.convert import build as convert
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
+from pipeline.child.kinds import maker
 from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.decoder import Stage
 from pipeline.engines.aoti.sizes import new_caches
 from pipeline.engines.aoti.weights import bind
-from tests.jobs import build_sharded as convert
 
 KV_CACHES = {None: "auto", "FP8": "fp8", "INT8": "int8"}
 FORMATS = {
@@ -81,8 +82,10 @@ def of_checkpoint(directory: Path, capacity: int) -> Plain:
     }
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
-        job = {"params": params, "places": {}, "inputs": {"checkpoint": str(directory)}}
-        convert(job, out, lambda *_: None)
+        kind = "sharded_checkpoint"
+        inputs = {"checkpoint": str(directory)}
+        job = {"kind": kind, "params": params, "places": {}, "inputs": inputs, "out": str(out)}
+        convert(maker(kind).job.read(job), lambda *_: None)
         return Plain(out, capacity)
 
 

@@ -54,7 +54,7 @@ def refused(file: Path, site: Site, kind: type[Exception]) -> str:
         ),
         ({"engine.max_seq_len": 3}, "too short to measure"),
         ({"calibration.data": [{"path": "none.jsonl"}]}, "no such data file"),
-        ({"calibration.data": [{"path": "/dev"}]}, "neither dataset_dict.json nor state.json in it"),
+        ({"calibration.data": [{"path": "/dev"}]}, "has neither dataset_dict.json nor state.json"),
         (
             {"calibration.data": [{"path": "recipe.yaml"}]},
             "unknown kind of data file '.yaml'; have .jsonl, .csv",
