@@ -23,7 +23,7 @@ SHARED = {"recipes.regular", "recipes.yaml_text"}
 """How files and YAML of strangers are read, in one place; leaves may read them so too."""
 
 
-VALUES = {"address", "errors", "actor", "digest", "manifest", "progress", "version"}
+VALUES = {"address", "errors", "actor", "byte_progress", "digest", "manifest", "version"}
 OF_ARTIFACTS = {
     "store": VALUES,
     "finding": VALUES,

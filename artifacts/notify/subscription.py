@@ -100,9 +100,12 @@ def _check_webhook(target: str, secret: str | None) -> None:
 def argv(command: str) -> list[str]:
     """The arguments of a command line; no shell interprets it."""
     try:
-        return shlex.split(command)
+        words = shlex.split(command)
     except ValueError as exc:
         raise SubscriptionRefused(f"the command {command!r} has {str(exc).lower()}; quote it again") from None
+    if not words or not words[0]:
+        raise SubscriptionRefused(f"the command {command!r} names no program; give one, with its arguments")
+    return words
 
 
 def check_scheme(url: str) -> str:

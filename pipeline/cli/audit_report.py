@@ -13,8 +13,8 @@ MOST_SHOWN = 80
 
 CURE = (
     "a changed row can only be recovered from a backup of the registry: restore it, or correct the row"
-    " by hand; `enginery store repair --all --from STORE|DIRECTORY` brings back an engine that is gone from"
-    " another store or a pull that has it; else build its recipe again"
+    " by hand; `enginery store repair --all --from STORE|DIRECTORY` restores a missing engine from"
+    " another store or a pulled directory that has it; else build its recipe again"
 )
 
 

@@ -117,4 +117,4 @@ OLD_SPELLINGS = {
         for name in names.split()
     },
 }
-"""Commands that 0.1 had without a group -> group and command; accepted for one release."""
+"""Former spelling of a command, without its group -> group and command; accepted for one release."""

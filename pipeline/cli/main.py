@@ -123,7 +123,10 @@ def _nearest(word: str, siblings: list[str], ctx: click.Context) -> str | None:
         **{name: name if ctx.parent is None else f"{ctx.info_name} {name}" for name in siblings},
     }
     near = difflib.get_close_matches(word, spellings, n=1)
-    return spellings[near[0]] if near else None
+    if not near:
+        return None
+    # `store verify` is spelled right, but for the group before it
+    return f"enginery {word}" if spellings[near[0]] == word else spellings[near[0]]
 
 
 @click.group(

@@ -61,4 +61,4 @@ class Workspace:
         try:
             soon(self.registry, self.registry_url or self.client.store.registry_url, os.environ)
         except (OSError, StoreUnusable) as exc:
-            self.warn(f"subscribers were not told yet: {exc}; `enginery registry notify` does")
+            self.warn(f"subscribers are not notified yet: {exc}; run `enginery registry notify`")

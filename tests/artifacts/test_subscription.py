@@ -47,6 +47,8 @@ def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(
 
 def test_commands_are_taken_apart_before_they_are_kept():
     check_subscription("command", "notify-send 'a b'", None, ["published"])
+    with pytest.raises(SubscriptionRefused, match="names no program; give one"):
+        check_subscription("command", "''", None, [])
     with pytest.raises(SubscriptionRefused, match="has no closing quotation"):
         check_subscription("command", "notify-send 'a", None, [])
     with pytest.raises(SubscriptionRefused, match="takes no secret"):

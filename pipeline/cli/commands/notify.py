@@ -87,7 +87,7 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
         _follow(app, outbox, every)
     elif not _deliver(app, outbox):
         app.out.rows([], id_column="event")
-        app.out.say("no pending notifications")
+        app.out.say("no notification is due now; `enginery registry notify --list` shows those that wait")
 
 
 def _follow(app: App, outbox: "Outbox", every_s: float) -> None:

@@ -34,9 +34,6 @@ REDUCE_FUSION = {"LlamaForCausalLM", "MedusaForCausalLM"}
 FP8_ATTENTION: dict[str, Number] = {"FP8": (0, 8), "W4A8_AWQ": (0, 17)}
 """Format -> first version whose prompt attention can be in FP8 (release notes of 0.17 for the second)."""
 
-MANY_TOKENS = 16384
-"""More tokens per iteration than this only cost memory, says the builder."""
-
 
 def resolve_settings(request: BuildRequest, options: Options) -> EngineSettings:
     """Every option with the value that the engine will really have."""

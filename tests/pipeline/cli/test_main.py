@@ -106,6 +106,7 @@ print(sorted({{"torch", "prefect", "sqlalchemy", "transformers", "datasets"}} & 
         ("registry showw", "registry show"),
         ("registry gc", "store gc"),
         ("store promot", "promote"),
+        ("store verify", "enginery verify"),
     ],
 )
 def test_a_mistyped_command_names_the_nearest(cli: Cli, typed: str, meant: str):

@@ -1,6 +1,6 @@
 """Reads the types of config.json's fields off the configuration classes of the pinned transformers.
 
-`python -m tests.pipeline.models.config_types` writes them to pipeline/config_json/types.json.
+`python -m tests.pipeline.models.config_types` writes them to pipeline/models/types.json.
 """
 
 import dataclasses

@@ -111,7 +111,7 @@ def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop: Workshop, tm
     lost = [cli(*at, "verify", "toy:1"), cli(*at, "pull", "toy:1", tmp_path / "none")]
     assert [(done.returncode, "which is toy:2" in done.stderr) for done in lost] == [(2, True), (2, True)]
     done = cli(*at, "store", "repair", "toy:1", "--from", first)
-    assert (done.returncode, "toy:1 is back" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "toy:1 is restored" in done.stderr) == (0, True), done.stderr
     for name in ("toy:1", "toy:2"):
         assert cli(*at, "verify", name).returncode == 0
     again = shop.client.pull("toy:1", tmp_path / "again")
