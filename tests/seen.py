@@ -47,10 +47,17 @@ VALUES = {
 }  # fmt: skip
 """What it is -> a field, its YAML, and what is said of it."""
 
+
+def vast_file(path: Path) -> None:
+    """Makes a terabyte that takes no room."""
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
 INSTEAD = {
     "a FIFO for a recipe": (lambda path: os.mkfifo(path), "is a FIFO; it must be a regular file"),
     "a device for a recipe": (lambda path: path.symlink_to("/dev/zero"), "is a device; it must be a regular file"),
-    "a terabyte for a recipe": (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "is larger than 1048576 bytes"),
+    "a terabyte for a recipe": (vast_file, "is larger than 1048576 bytes"),
     "a link to itself for a recipe": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
 }  # fmt: skip
 """What it is -> how to make it, and what is said of it."""
